@@ -1,0 +1,163 @@
+"""The registry of laws: what each predicts, where it comes from, and the wrong formula next to it.
+
+Conventions are in `mcloop.theory._base`: `g` counts fits from 1, ratios are to the truth. A loop is right when its
+replicas agree with `LAWS[id].value` within sampling error and the same replicas reject `LAWS[id].wrong`.
+"""
+
+from __future__ import annotations
+
+from mcloop.theory import (
+    _accumulate,
+    _correctors,
+    _counts,
+    _curation,
+    _gaussian,
+    _mixed,
+    _moments,
+    _regression,
+    _stability,
+)
+from mcloop.theory._accumulate import (
+    accumulate_covariance,
+    accumulate_covariance_limit,
+    accumulate_mean_error,
+    replace_multiple_covariance,
+    replace_sizes_covariance,
+    subsample_mean_error,
+)
+from mcloop.theory._base import Law
+from mcloop.theory._correctors import (
+    extrapolated_variance,
+    spread_safe_lam,
+    spread_variance,
+    tempered,
+    verified_label_error,
+    verified_mean,
+    verified_variance,
+    verifier_threshold,
+)
+from mcloop.theory._counts import (
+    accumulate_heterozygosity,
+    extinction,
+    fixed_frequency_error,
+    lost_mass,
+    lost_mass_accumulate,
+    mixture_diversity,
+    replace_heterozygosity,
+    token_lost,
+)
+from mcloop.theory._curation import curate, curated_ratio_bound, curated_utility, curation_gain_bound
+from mcloop.theory._gaussian import (
+    draws_second_moment,
+    replace_covariance,
+    replace_mean_error,
+    replace_w2,
+    unbiased_covariance,
+    unbiased_log,
+    unbiased_mean_error,
+    unbiased_root,
+)
+from mcloop.theory._mixed import (
+    corrected_contraction,
+    corrected_mean_error,
+    fixed_mean_error,
+    fixed_relative_error,
+    fresh_best_weight,
+    fresh_mean_error,
+    stationary_relative_error,
+)
+from mcloop.theory._moments import accumulate_variance, kde_accumulate, kde_replace, replace_variance
+from mcloop.theory._regression import (
+    ols_accumulate,
+    ols_accumulate_fresh,
+    ols_replace,
+    ols_two_sources,
+    ols_two_sources_limit,
+    ridge_clean_error,
+    ridge_excess,
+    ridge_transfer,
+)
+from mcloop.theory._stability import (
+    WORST_ERROR,
+    accumulate_relative_error,
+    jacobian_eigenvalue,
+    local_contraction,
+    papers_rho,
+    papers_safe_lam,
+    replace_relative_error,
+    safe_generations,
+    safe_lam,
+    subsample_relative_error,
+)
+
+_FAMILIES = (_gaussian, _accumulate, _mixed, _stability, _regression, _counts, _moments, _curation, _correctors)
+
+LAWS: dict[str, Law] = {law.id: law for family in _FAMILIES for law in family.TABLE}
+
+__all__ = [
+    "LAWS",
+    "WORST_ERROR",
+    "Law",
+    "accumulate_covariance",
+    "accumulate_covariance_limit",
+    "accumulate_heterozygosity",
+    "accumulate_mean_error",
+    "accumulate_relative_error",
+    "accumulate_variance",
+    "corrected_contraction",
+    "corrected_mean_error",
+    "curate",
+    "curated_ratio_bound",
+    "curated_utility",
+    "curation_gain_bound",
+    "draws_second_moment",
+    "extinction",
+    "extrapolated_variance",
+    "fixed_frequency_error",
+    "fixed_mean_error",
+    "fixed_relative_error",
+    "fresh_best_weight",
+    "fresh_mean_error",
+    "jacobian_eigenvalue",
+    "kde_accumulate",
+    "kde_replace",
+    "local_contraction",
+    "lost_mass",
+    "lost_mass_accumulate",
+    "mixture_diversity",
+    "ols_accumulate",
+    "ols_accumulate_fresh",
+    "ols_replace",
+    "ols_two_sources",
+    "ols_two_sources_limit",
+    "papers_rho",
+    "papers_safe_lam",
+    "replace_covariance",
+    "replace_heterozygosity",
+    "replace_mean_error",
+    "replace_multiple_covariance",
+    "replace_relative_error",
+    "replace_sizes_covariance",
+    "replace_variance",
+    "replace_w2",
+    "ridge_clean_error",
+    "ridge_excess",
+    "ridge_transfer",
+    "safe_generations",
+    "safe_lam",
+    "spread_safe_lam",
+    "spread_variance",
+    "stationary_relative_error",
+    "subsample_mean_error",
+    "subsample_relative_error",
+    "tempered",
+    "token_lost",
+    "unbiased_covariance",
+    "unbiased_log",
+    "unbiased_mean_error",
+    "unbiased_root",
+    "verified_label_error",
+    "verified_mean",
+    "verified_variance",
+    "verifier_threshold",
+]

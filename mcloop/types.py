@@ -1,0 +1,160 @@
+"""The parts of a loop and what passes between them: tuples of pure functions, and shape letters.
+
+Shapes: `n` points, `d` dimensions, `k` categories, `r` rows of a pool, `*cells` any trailing axes. Every exact part is
+written for one cell and broadcasts over trailing axes, so that a whole grid is one array program whose innermost axis is
+the cell: the layout in which small matrices are fast on a CPU and coalesced on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message is one sentence: the field, the value and what is allowed."""
+
+
+Key = jax.Array  # typed PRNG key(s), shape (*cells,)
+Batch = Any  # what a model draws: a pytree in the representation that its memory understands
+Params = Any  # what a model fits: a pytree
+
+
+class Draw(NamedTuple):
+    """How many points a generation needs: `synthetic` from the previous model, `fresh` from the truth."""
+
+    synthetic: Any
+    fresh: Any = 0.0
+
+
+class Memory(NamedTuple):
+    """How a model remembers data: one algebra, whatever the representation (statistics, rows, later shards).
+
+    Attributes:
+        merge: (a, b) -> the union of two bodies of data.
+        scale: (a, w) -> the same data, every point weighing `w` times as much.
+        size: a -> total weight, shape (*cells,).
+        real: a -> the part of that weight which is real data; `size - real` is synthetic.
+        reserve: (a, blocks) -> the same data with room for `blocks` generations of points in all.
+        append: (pool, a, place) -> the union of a reserved pool and one more generation, put at block `place`.
+        subsample: (key, a, count) -> `count` points drawn without replacement, or None where points are not kept.
+    """
+
+    merge: Callable[[Any, Any], Any]
+    scale: Callable[[Any, Any], Any]
+    size: Callable[[Any], Any]
+    real: Callable[[Any], Any]
+    reserve: Callable[[Any, int], Any]
+    append: Callable[[Any, Any, Any], Any]
+    subsample: Callable[[Key, Any, Any], Any] | None = None
+
+
+def additive(merge, scale, size, real) -> Memory:
+    """The memory of a sufficient statistic: a union costs the same however old the pool is, and needs no room."""
+    return Memory(merge, scale, size, real, lambda a, blocks: a, lambda pool, a, place: merge(pool, a))
+
+
+class Model(NamedTuple):
+    """A family: how it draws, fits, and is measured.
+
+    Attributes:
+        name: the family's name, as it appears in results.
+        n: real points (and the unit of every draw), shape () or (*cells,).
+        memory: how it remembers data.
+        observe: (key, real) -> (data, truth): the first training set, and the parameters that play theta* (the known
+            truth, or the fit on all of the user's data).
+        sample: (key, params, count) -> batch of synthetic points, in the memory's representation.
+        fit: (key, params, data) -> (params, info): `params` is the previous generation's (for a warm start).
+        measure: (params, truth) -> dict of scalars a cell.
+        truth: what `real=None` means: the parameters of the model's own standard truth.
+        batched: whether every function broadcasts over trailing cell axes; if not, the drivers vmap.
+        capacity: the most points that one draw can hold (rows), or None where a draw has no size limit (statistics).
+        estimator: words for the results: "maximum likelihood (ddof 0)", ...
+        temper: (params, T) -> the parameters at temperature T, where the family has a closed form.
+        blend: (a, b, w) -> (1 - w) a + w b in the parameters that are extrapolated (means, covariances, ...).
+        accept: (params, score) -> parameters of the distribution kept by a verifier, where there is a closed form.
+    """
+
+    name: str
+    n: Any
+    memory: Memory
+    observe: Callable[[Key, Any], tuple[Any, Params]]
+    sample: Callable[[Key, Params, Any], Batch]
+    fit: Callable[[Key, Params, Any], tuple[Params, dict]]
+    measure: Callable[[Params, Params], dict]
+    truth: Params = None
+    batched: bool = False
+    capacity: int | None = None
+    estimator: str = ""
+    temper: Callable[[Params, Any], Params] | None = None
+    blend: Callable[[Params, Params, Any], Params] | None = None
+    accept: Callable[[Params, Any], Params] | None = None
+
+
+class Regime(NamedTuple):
+    """What is remembered from one generation to the next, written once against the algebra of a memory.
+
+    Attributes:
+        name: as it appears in results.
+        draw: (n, t) -> Draw for generation t (t = 2 is the first that sees synthetic data).
+        init: (memory, real, capacity, generations) -> pool; `generations` is None for a loop stepped by hand.
+        update: (memory, pool, supply, t) -> pool, what is remembered after generation t has drawn its `Supply`.
+        view: (key, memory, pool, supply, n, t) -> what generation t is trained on.
+    """
+
+    name: str
+    draw: Callable[[Any, Any], Draw]
+    view: Callable[[Key, Memory, Any, Any, Any, Any], Any]
+    init: Callable[[Memory, Any, int | None, int | None], Any] = lambda memory, real, capacity, generations: ()
+    update: Callable[[Memory, Any, Any, Any], Any] = lambda memory, pool, supply, t: pool
+
+
+class Supply(NamedTuple):
+    """What one generation has to train on: the first real set, fresh real points, corrected synthetic points."""
+
+    real: Any
+    fresh: Any
+    synthetic: Any
+
+
+class Corrector(NamedTuple):
+    """What is done to synthetic data, or to the model that draws it.
+
+    Attributes:
+        name: as it appears in results.
+        sample: (key, model, params, truth, count) -> batch of corrected points.
+        refine: (model, params, real_params) -> params, applied after the fit (negative guidance), or None.
+        batched: whether it broadcasts over trailing cell axes.
+    """
+
+    name: str
+    sample: Callable[..., Batch]
+    refine: Callable[[Model, Params, Params], Params] | None = None
+    batched: bool = True
+
+
+class State(NamedTuple):
+    """What the next generation needs, and nothing else; the key is not here, so a run resumes from (seed, t)."""
+
+    t: Any
+    params: Params
+    pool: Any
+    real: Any
+    truth: Params
+
+
+class Loop(NamedTuple):
+    """A self-consuming loop: `init(key, real) -> State`, `generation(key, state) -> (State, Info)`.
+
+    `measure(state) -> Info` gives the scalars of a state (generation 1, the fit on real data, has no generation step).
+    """
+
+    init: Callable[..., State]
+    generation: Callable[[Key, State], tuple[State, dict]]
+    measure: Callable[[State], dict]
+    model: Model
+    regime: Regime
+    corrector: Corrector
+    batched: bool
