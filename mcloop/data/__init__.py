@@ -1,0 +1,1 @@
+"""Real data: whatever it comes from, it becomes arrays with one leading axis."""

@@ -1,0 +1,153 @@
+"""Tables of numbers: read from CSV, Parquet or NPY with every doubt settled at the door, or built in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mcloop.data.readers import KINDS, Column, read_csv, read_npy, read_parquet, short
+from mcloop.types import InputError
+
+
+class Table(NamedTuple):
+    """Finite numbers in named columns, no column constant.
+
+    Attributes:
+        values: float64, shape (rows, columns), at least two rows and one column.
+        names: one a column, all different.
+        source: where it comes from, in words.
+        dropped: (name, why) of each column that was left out.
+    """
+
+    values: np.ndarray
+    names: tuple[str, ...]
+    source: str
+    dropped: tuple[tuple[str, str], ...] = ()
+
+
+def load_table(path: str | os.PathLike[str]) -> Table:
+    """Reads the columns of numbers of a CSV, Parquet or NPY file; other columns are listed in `dropped`.
+
+    A CSV is UTF-8 text separated by commas, semicolons or tabs, with or without a row of names.
+
+    Raises:
+        InputError: the file cannot be read, is none of these, or has no usable column, a missing or an infinite value.
+    """
+    source = repr(os.fspath(path))
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise InputError(f"The table {source} is not a file; {KINDS}.")
+        data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {source}; {KINDS}.") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"The table {source} cannot be read ({short(getattr(error, 'strerror', None) or error)}).") from error
+    suffix = Path(path).suffix.lower()
+    if not data.strip():
+        raise InputError(f"The table {source} is empty.")
+    if data.startswith(b"\x93NUMPY") or suffix == ".npy":
+        return _checked(*read_npy(data, source), "row", source)
+    if data.startswith(b"PAR1") or suffix in (".parquet", ".pq"):
+        return _checked(*read_parquet(data, source), "row", source)
+    return _checked(*read_csv(data, source), "line", source)
+
+
+def standardise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (z, mean, scale): z = (values - mean) / scale has mean 0 and standard deviation 1 (ddof 0) a column."""
+    largest = np.maximum(np.abs(values).max(0), np.finfo(float).tiny)  # so that no square over- or underflows
+    mean, scale = ((values / largest).mean(0), (values / largest).std(0))
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        column = int(np.argmin(np.isfinite(scale) & (scale > 0)))
+        raise InputError(f"Column {column + 1} of the values cannot be standardised: it is constant or not finite.")
+    return (values / largest - mean) / scale, mean * largest, scale * largest
+
+
+def default_table(kind: str) -> Table:
+    """Returns a real table that needs no file: "digits" (1797 scans by 8 principal components) or "diabetes".
+
+    Raises:
+        InputError: another kind, or scikit-learn is not installed.
+    """
+    if kind not in ("digits", "diabetes"):
+        raise InputError(f"The table {kind!r} is not built in; choose 'digits' or 'diabetes', or give a file.")
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise InputError(f"The table {kind!r} comes with scikit-learn: pip install scikit-learn.") from error
+    if kind == "diabetes":
+        names = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6", "target")
+        values = np.column_stack([np.asarray(part, float) for part in datasets.load_diabetes(return_X_y=True)])
+        return Table(values, names, "scikit-learn diabetes, 442 people")
+    x = np.asarray(datasets.load_digits(return_X_y=True)[0], float)
+    x -= x.mean(0)
+    axes = np.linalg.svd(x, full_matrices=False)[2][:8]
+    # An axis has no sign of its own: its largest loading is made positive, so that every machine agrees.
+    axes *= np.sign(np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1))
+    names = tuple(f"pc{i}" for i in range(1, 9))
+    return Table(x @ axes.T, names, "scikit-learn digits, 1797 scans, 8 principal components of 64 pixels")
+
+
+def split_target(table: Table, name: str | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Returns (X, y, names of X's columns), with the named column, or else the last one, as regression target y.
+
+    Raises:
+        InputError: there is no such column, or no other column.
+    """
+    name = table.names[-1] if name is None else name
+    if name not in table.names:
+        why = dict(table.dropped).get(name)
+        found = f"was left out ({why})" if why else "is not in it"
+        raise InputError(f"The target {name!r} of {table.source} {found}; choose one of {_list(table.names)}.")
+    if len(table.names) < 2:
+        raise InputError(f"A regression needs a column besides the target {name!r}; {table.source} has no other.")
+    target = table.names.index(name)
+    names = tuple(other for other in table.names if other != name)
+    return np.delete(table.values, target, axis=1), table.values[:, target], names
+
+
+def _checked(columns: list[Column], rows: Sequence[int], row: str, source: str) -> Table:
+    """Settles what a table may not hold; `rows` and `row` say where in the file a value stands."""
+    if len(rows) < 2:
+        raise InputError(f"The table {source} has {len(rows)} row(s) of data; at least two are needed.")
+    kept: list[Column] = []
+    dropped: list[tuple[str, str]] = []
+    for (name, values, why), unique in zip(columns, _distinct([column.name for column in columns]), strict=True):
+        if values is None or np.isnan(values).all():
+            dropped.append((unique, why or "no values"))
+        elif np.isnan(values).any():
+            where = f"{row} {rows[int(np.isnan(values).argmax())]}"
+            raise InputError(f"Column {short(name)!r} of {source} has no number at {where}; fill it in or leave the row out.")
+        elif np.isinf(values).any():
+            where = f"{row} {rows[int(np.isinf(values).argmax())]}"
+            raise InputError(f"Column {short(name)!r} of {source} is infinite at {where}; numbers must be finite.")
+        elif values.min() == values.max():
+            dropped.append((unique, f"constant, {values[0]:g}"))
+        else:
+            kept.append(Column(unique, values))
+    if not kept:
+        reasons = "; ".join(f"{short(name)!r}: {why}" for name, why in dropped[:3]) or "no column at all"
+        raise InputError(f"The table {source} has no column of varying numbers ({reasons}).")
+    values = np.column_stack([column.values for column in kept if column.values is not None])
+    return Table(values, tuple(column.name for column in kept), source, tuple(dropped))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Returns the names with a number behind each that came before."""
+    seen: dict[str, None] = {}
+    for name in names:
+        unique, n = name, 1
+        while unique in seen:
+            n += 1
+            unique = f"{name} ({n})"
+        seen[unique] = None
+    return list(seen)
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, map(short, names[:8]))) + (", ..." if len(names) > 8 else "")
