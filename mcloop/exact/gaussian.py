@@ -1,0 +1,281 @@
+"""Gaussians refitted to their own samples, exact in law at a cost free of n and of the age of the pool.
+
+The mean of m draws is N(mu, Sigma / m) and their scatter an independent Wishart, drawn by Bartlett's triangular factor; both
+are merged in O(1) (Chan, Golub & LeVeque 1983) with the scatter carried as a factor. `literal=True` is the same family
+sample by sample, over a row pool: what every script does, and what regimes that select old points again need.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcloop import random
+from mcloop.exact import factors
+from mcloop.memory import Rows, rows, rows_memory
+from mcloop.metrics.wasserstein import gaussian_w2
+from mcloop.regimes import check
+from mcloop.types import InputError, Memory, Model, additive
+
+_MEAN, _BELOW = 2**16, 2**16 + 1  # streams of one draw's randomness, beside its chi-squares
+
+
+class Normal(NamedTuple):
+    """A Gaussian: `mean` (d, *cells); `root` (d, d, *cells) lower-triangular with root root^T = covariance.
+
+    With covariance="diagonal" root is the standard deviations (d, *cells), with "isotropic" the one of them (1, *cells).
+    """
+
+    mean: jax.Array
+    root: jax.Array
+
+
+class Statistics(NamedTuple):
+    """A Gaussian sample's sufficient statistics: `size` and `real` weights, `mean`, and the `root` of the scatter."""
+
+    size: jax.Array
+    real: jax.Array
+    mean: jax.Array
+    root: jax.Array
+
+
+class _Kind(NamedTuple):
+    """What differs between covariance structures: `spread` (key, root, dof) -> root of the scatter of dof + 1 draws."""
+
+    spread: object
+    matvec: object
+    union: object
+    of_rows: object
+    eye: object
+
+
+def _column(factor, x):
+    return factor * x
+
+
+def _hypot(root, other, gap):
+    scale = jnp.maximum(jnp.maximum(jnp.abs(root), jnp.abs(other)), jnp.abs(gap))
+    safe = jnp.where(scale > 0, scale, 1.0)
+    return scale * jnp.sqrt((root / safe) ** 2 + (other / safe) ** 2 + (gap / safe) ** 2)
+
+
+def _bartlett(key, root, dof):
+    """root B, with B B^T Wishart of `dof` degrees of freedom; singular (dof < d) included."""
+    d = root.shape[0]
+    place = jnp.arange(d, dtype=jnp.float32).reshape((d,) + (1,) * key.ndim)
+    diagonal = jnp.sqrt(random.chi_square(key, jnp.maximum(dof - place, 0.0), (d,)))
+    if d == 1:
+        return root * diagonal[None]
+    column = jnp.asarray(np.tril_indices(d, -1)[1], jnp.float32).reshape((-1,) + (1,) * key.ndim)
+    below = random.normal(key, (d * (d - 1) // 2,), block=_BELOW)
+    return factors.product(root, factors.lower(diagonal, jnp.where(column < dof, below, 0.0)))
+
+
+def _kind(covariance: str, d: int) -> _Kind:
+    if covariance == "full":
+        return _Kind(_bartlett, factors.matvec, factors.union, factors.of_rows, lambda: jnp.eye(d))
+    if covariance == "diagonal":
+        return _Kind(
+            lambda key, root, dof: root * jnp.sqrt(random.chi_square(key, dof, (d,))),
+            _column,
+            _hypot,
+            lambda r: jnp.sqrt((r**2).sum(0)),
+            lambda: jnp.ones(d),
+        )
+    if covariance == "isotropic":
+        return _Kind(
+            lambda key, root, dof: root * jnp.sqrt(random.chi_square(key, d * dof, (1,)) / d),
+            _column,
+            lambda root, other, gap: _hypot(root, other, jnp.sqrt((gap**2).mean(0, keepdims=True))),
+            lambda r: jnp.sqrt((r**2).sum(0).mean(0, keepdims=True)),
+            lambda: jnp.ones(1),
+        )
+    raise InputError(f"covariance must be 'full', 'diagonal' or 'isotropic', not {covariance!r}.")
+
+
+def normal(mean, covariance) -> Normal:
+    """The Gaussian with this mean (d,) and this covariance: a matrix (d, d), variances (d,), or one variance (1,)."""
+    mean, covariance = jnp.asarray(mean, jnp.float32), jnp.asarray(covariance, jnp.float32)
+    if covariance.ndim == 2:
+        return Normal(mean, factors.of_matrix(covariance))
+    return Normal(mean, jnp.sqrt(covariance))
+
+
+def gaussian(
+    d: int = 1,
+    n=100,
+    ddof: int = 0,
+    covariance: str = "full",
+    truth: Normal | None = None,
+    literal: bool = False,
+    capacity: int | None = None,
+) -> Model:
+    """The Gaussian family.
+
+    Args:
+        d: dimension.
+        n: real points, and the unit of every draw; may be traced.
+        ddof: 0 for the maximum-likelihood covariance (divide by n), 1 for the unbiased one.
+        covariance: "full", "diagonal" or "isotropic".
+        truth: what `real=None` draws from; default N(0, I).
+        literal: draw every point and keep rows, in place of drawing the statistics.
+        capacity: (literal) the most points in one draw; default n, needed when n is traced or lam > 1.
+
+    Raises:
+        InputError: n < 2, ddof not 0 or 1, an unknown covariance, d < 1.
+    """
+    check("d", d, "a whole number >= 1", lambda v: (v >= 1) & (v == np.floor(v)))
+    check("n", n, "a whole number >= 2", lambda v: (v >= 2) & (v == np.floor(v)) & np.isfinite(v))
+    check("ddof", ddof, "0 or 1", lambda v: (v == 0) | (v == 1))
+    kind = _kind(covariance, d)
+    truth = truth if truth is not None else Normal(jnp.zeros(d), kind.eye())
+    slots = _capacity(n, capacity) if literal else None
+
+    def summarise(data) -> Statistics:
+        return _of_rows(kind, data) if isinstance(data, Rows) else data
+
+    def sample(key, params, count):
+        if slots is not None:
+            return _sample_rows(kind, key, params, count, slots)
+        count = jnp.asarray(count, jnp.float32)
+        z = random.normal(key, (d,), block=_MEAN)
+        mean = params.mean + kind.matvec(params.root, z) / jnp.sqrt(jnp.maximum(count, 1.0))
+        return Statistics(count, 0 * count, mean, kind.spread(key, params.root, count - 1))
+
+    def fit(key, params, data):
+        stats = summarise(data)
+        return Normal(stats.mean, stats.root / jnp.sqrt(stats.size - ddof)), {}
+
+    def observe(key, real):
+        if real is None or isinstance(real, Normal):
+            known = _broadcast_truth(truth if real is None else real, key)
+            drawn = sample(key, known, n)
+            if slots is not None:
+                return drawn._replace(real=drawn.weight), known
+            return drawn._replace(real=drawn.size), known
+        points = _points(real, d, n).reshape((-1, d) + (1,) * key.ndim)
+        data = rows(points, real=True, cells=(1,) * key.ndim)
+        stats = _of_rows(kind, data)
+        ml = Normal(stats.mean, stats.root / jnp.sqrt(stats.size))
+        return (data if slots is not None else stats), ml
+
+    return Model(
+        name="gaussian",
+        n=n,
+        memory=rows_memory(slots) if slots is not None else _memory(kind),
+        observe=observe,
+        sample=sample,
+        fit=fit,
+        measure=lambda params, known: _measure(covariance, params, known),
+        batched=True,
+        capacity=slots,
+        estimator=f"{covariance} covariance, ddof {ddof}",
+        temper=lambda params, temperature: params._replace(root=params.root * jnp.sqrt(temperature)),
+        blend=lambda a, b, w: _blend(covariance, a, b, w),
+        accept=lambda params, score: _accept(covariance, params, score),
+    )
+
+
+def _capacity(n, capacity):
+    if capacity is not None:
+        return int(capacity)
+    if isinstance(n, jax.core.Tracer) or np.ndim(n):
+        raise InputError("capacity must be given for a model that keeps rows when n is swept; it is None.")
+    return int(n)
+
+
+def _broadcast_truth(truth, key):
+    """The truth's parameters with one trailing axis per cell axis."""
+    return jax.tree.map(lambda x: jnp.reshape(x, x.shape + (1,) * key.ndim) if key.ndim else x, truth)
+
+
+def _points(real, d, n):
+    points = np.asarray(real, np.float32)
+    points = points[:, None] if points.ndim == 1 else points
+    if points.ndim != 2 or points.shape[1] != d:
+        raise InputError(f"real must be an array of shape (n, {d}), not {list(np.shape(real))}.")
+    if not np.isfinite(points).all():
+        raise InputError("real must be finite everywhere, but it holds NaN or infinity.")
+    if not isinstance(n, jax.core.Tracer) and np.any(np.asarray(n) != len(points)):
+        raise InputError(f"n must be the number of real rows, {len(points)}, not {n}.")
+    return points
+
+
+def _memory(kind) -> Memory:
+    def merge(a: Statistics, b: Statistics) -> Statistics:
+        size = a.size + b.size
+        share = b.size / jnp.maximum(size, jnp.finfo(jnp.float32).tiny)
+        gap = b.mean - a.mean
+        root = kind.union(a.root, b.root, jnp.sqrt(a.size * share) * gap)
+        return Statistics(size, a.real + b.real, a.mean + share * gap, root)
+
+    def scale(a: Statistics, w) -> Statistics:
+        return Statistics(a.size * w, a.real * w, a.mean, a.root * jnp.sqrt(w))
+
+    return additive(merge, scale, lambda a: a.size, lambda a: a.real)
+
+
+def _of_rows(kind, data: Rows) -> Statistics:
+    size = data.weight.sum(0)
+    mean = (data.weight[:, None] * data.values).sum(0) / jnp.maximum(size, jnp.finfo(jnp.float32).tiny)
+    centred = jnp.sqrt(data.weight)[:, None] * (data.values - mean)
+    return Statistics(size, data.real.sum(0), mean, kind.of_rows(centred))
+
+
+def _sample_rows(kind, key, params, count, slots):
+    d = params.mean.shape[0]
+    z = random.normal(key, (d, slots))
+    root, mean = params.root, params.mean
+    # the row axis stands between d and the cells, so that the same product serves one vector and many
+    root = root.reshape(root.shape[: root.ndim - (mean.ndim - 1)] + (1,) + mean.shape[1:])
+    points = jnp.moveaxis(mean[:, None] + kind.matvec(root, z), 1, 0)
+    return rows(points, count, cells=points.shape[2:])
+
+
+def _covariance(covariance, params):
+    root = params.root
+    return jnp.einsum("ik...,jk...->ij...", root, root) if covariance == "full" else root**2
+
+
+def _rooted(covariance, mean, matrix):
+    return Normal(mean, factors.of_matrix(matrix) if covariance == "full" else jnp.sqrt(jnp.maximum(matrix, 0.0)))
+
+
+def _blend(covariance, a, b, w):
+    matrix = (1 - w) * _covariance(covariance, a) + w * _covariance(covariance, b)
+    return _rooted(covariance, (1 - w) * a.mean + w * b.mean, matrix)
+
+
+def _accept(covariance, params, score):
+    """The Gaussian times the verifier's exp(-|x - centre|^2 / (2 tau^2)): precisions add."""
+    centre, tau = score
+    centre = jnp.asarray(centre, jnp.float32).reshape((-1,) + (1,) * (params.mean.ndim - 1))
+    c = _covariance(covariance, params)
+    if covariance != "full":
+        shrink = tau**2 / (c + tau**2)
+        return Normal(shrink * params.mean + (1 - shrink) * centre, jnp.sqrt(c * shrink))
+    c = jnp.moveaxis(c, (0, 1), (-2, -1))
+    gain = c @ jnp.linalg.inv(c + tau**2 * jnp.eye(c.shape[-1]))
+    move = jnp.moveaxis((gain @ jnp.moveaxis(centre - params.mean, 0, -1)[..., None])[..., 0], -1, 0)
+    return _rooted(covariance, params.mean + move, jnp.moveaxis(c - gain @ c, (-2, -1), (0, 1)))
+
+
+def _measure(covariance, params, truth):
+    d = params.mean.shape[0]
+    gap = factors.total((params.mean - truth.mean) ** 2)
+    if covariance == "full":
+        trace, base = factors.total(params.root**2, 2), factors.total(truth.root**2, 2)
+        diagonals = [jnp.stack([p.root[i, i] for i in range(d)]) for p in (params, truth)]
+    else:
+        trace, base = factors.total(params.root**2), factors.total(truth.root**2)
+        diagonals = [params.root, truth.root]
+    scale = d / diagonals[0].shape[0]
+    return {
+        "trace_ratio": trace / base,
+        "mean_sq_error": gap,
+        "w2": gaussian_w2(covariance, gap, params.root, truth.root, d),
+        "log_det": 2 * scale * factors.total(jnp.log(diagonals[0]) - jnp.log(diagonals[1])),
+    }

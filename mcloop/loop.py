@@ -1,0 +1,105 @@
+"""One generation of a self-consuming loop, composed from its parts: sample -> correct -> pool -> fit, then measure."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mcloop import correctors, random
+from mcloop.types import Corrector, InputError, Loop, Model, Regime, State, Supply
+
+# one stream a use of a generation's randomness
+_SAMPLE, _FRESH, _VIEW, _FIT, _OBSERVE, _USES = range(6)
+
+
+def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) -> Loop:
+    """A loop from a family, what it remembers, and what is done to its samples.
+
+    Args:
+        model: for example `exact.gaussian(d=2, n=50)`.
+        regime: for example `regimes.augment(lam=0.5)`.
+        corrector: for example `correctors.mixture(gamma=1.0)`; None corrects nothing. A plain function
+            (key, batch, params) -> batch is taken for a pointwise corrector.
+
+    Returns:
+        A Loop. `init(key, real, generations=None)`: `real` is what the model can observe (an array (n, d), a known truth,
+        or None for the model's own standard truth); `generations` is needed by regimes that keep every row.
+        `generation(key, state)` takes the same key every time: generation t uses `fold_in(key, t)`.
+    """
+    if corrector is None:
+        corrector = correctors.none()
+    elif not isinstance(corrector, Corrector):
+        corrector = correctors.pointwise(corrector)
+    _check_parts(model, regime, corrector)
+
+    def stream(key, t, use):
+        return random.fold_in(key, t * _USES + use)
+
+    def init(key, real=None, generations: int | None = None) -> State:
+        key = random.as_key(key)
+        _check_room(model, regime, generations)
+        data, truth = model.observe(stream(key, 1, _OBSERVE), real)
+        params, _ = model.fit(stream(key, 1, _FIT), truth, data)
+        pool = regime.init(model.memory, data, model.capacity, generations)
+        return State(jnp.int32(1), params, pool, data, truth)
+
+    def generation(key, state: State):
+        key, t = random.as_key(key), state.t + 1
+        wanted = regime.draw(model.n, t)
+        synthetic = corrector.sample(stream(key, t, _SAMPLE), model, state.params, state.truth, wanted.synthetic)
+        fresh = _as_real(model.sample(stream(key, t, _FRESH), state.truth, wanted.fresh))
+        supply = Supply(state.real, fresh, synthetic)
+        pool = regime.update(model.memory, state.pool, supply, t)
+        data = regime.view(stream(key, t, _VIEW), model.memory, pool, supply, model.n, t)
+        params, seen = model.fit(stream(key, t, _FIT), state.params, data)
+        if corrector.refine is not None:
+            real_params, _ = model.fit(stream(key, t, _FIT), state.params, state.real)
+            params = corrector.refine(model, params, real_params)
+        # materialised, or XLA would compute the fit again for every metric that reads it
+        params = lax.optimization_barrier(params)
+        state = State(t, params, pool, state.real, state.truth)
+        return state, {**measure(state), **seen, "effective_lam": _ratio(model, data)}
+
+    def measure(state: State) -> dict:
+        return {**model.measure(state.params, state.truth), "effective_lam": 0.0 * _ratio(model, state.real)}
+
+    batched = model.batched and corrector.batched
+    return Loop(init, generation, measure, model, regime, corrector, batched)
+
+
+def _as_real(batch):
+    """The same points, marked as real data (Rows carry weights, statistics a size)."""
+    return batch._replace(real=batch.weight if hasattr(batch, "weight") else batch.size)
+
+
+def _ratio(model, data):
+    """The effective synthetic : real ratio of a training set; infinite where nothing real is left."""
+    real = model.memory.real(data)
+    return (model.memory.size(data) - real) / real
+
+
+def _check_parts(model, regime, corrector):
+    for field, value, kind in (
+        ("model", model, Model),
+        ("regime", regime, Regime),
+        ("corrector", corrector, Corrector),
+    ):
+        if not isinstance(value, kind):
+            raise InputError(f"{field} must be a mcloop {kind.__name__}, not {type(value).__name__}.")
+
+
+def _check_room(model, regime, generations):
+    """Refuse, before anything is drawn, a regime that asks for more rows at once than the model's capacity."""
+    if model.capacity is None or generations is None:
+        return
+    try:
+        wanted = regime.draw(np.float32(model.n), np.float32(generations))
+        most = max(float(np.max(wanted.synthetic)), float(np.max(wanted.fresh)))
+    except TypeError:  # a traced n or lam: its concrete values were checked before tracing
+        return
+    if most > model.capacity:
+        raise InputError(
+            f"capacity must be at least {most:.0f} for regime '{regime.name}' over {generations} generations, "
+            f"not {model.capacity}."
+        )

@@ -1,0 +1,152 @@
+"""What is remembered from one generation to the next: each regime once, against the algebra of a memory.
+
+Generation t (t = 1 is the fit on real data) trains on what a regime's `view` returns. `size` schedules are functions
+(n, t) -> points; `lam`, `weight` and sizes may be traced, so a grid over them is one program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcloop.memory import put
+from mcloop.types import Draw, InputError, Memory, Regime, Supply
+
+Schedule = Callable[[Any, Any], Any]
+
+
+def known(value) -> np.ndarray | None:
+    """The value as NumPy, or None while it is being traced (its concrete values were checked before tracing)."""
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def check(field: str, value, allowed: str, test: Callable[[np.ndarray], Any]) -> None:
+    """Raise InputError unless `test` holds for every (known) entry of `value`."""
+    array = known(value)
+    if array is None:
+        return
+    if array.dtype.kind not in "fiub" or not np.all(np.isfinite(array) | np.isposinf(array)) or not np.all(test(array)):
+        shown = array.item() if array.ndim == 0 else array.tolist()
+        raise InputError(f"{field} must be {allowed}, not {shown!r}.")
+
+
+def _all(n, t):
+    return n
+
+
+def _points(multiple, n):
+    """floor(multiple n), a float's grain up, so that 0.3 * 10 is 3 points in float32 too."""
+    # in NumPy where both are known, so that a size stays known inside a compiled loop and can be refused there
+    if (m := known(multiple)) is not None and (k := known(n)) is not None:
+        return np.floor(m * k * (1 + 2e-7) + 1e-6)
+    return jnp.floor(multiple * n * (1 + 2e-7) + 1e-6)
+
+
+def baseline() -> Regime:
+    """No loop at all: every generation is the fit on the same real data (the reference that a loop is judged by)."""
+    return Regime("baseline", lambda n, t: Draw(0 * n), lambda key, memory, pool, supply, n, t: supply.real)
+
+
+def replace(size: Schedule = _all) -> Regime:
+    """Fully synthetic: generation t trains on size(n, t) points (default n) of generation t - 1 and on nothing else."""
+    return Regime("replace", lambda n, t: Draw(size(n, t)), lambda key, memory, pool, supply, n, t: supply.synthetic)
+
+
+def replace_multiple() -> Regime:
+    """Fully synthetic with n t points at generation t: Gerstgrasser's control, as much data as `accumulate` has."""
+    return replace(lambda n, t: n * t)._replace(name="replace_multiple")
+
+
+def _growing(memory: Memory, real, capacity, generations):
+    if capacity is not None and generations is None:
+        raise InputError(
+            "generations must be given to init for a regime that keeps every row, so that room can be made; it is None."
+        )
+    return memory.reserve(real, generations or 1)
+
+
+def _grow(memory: Memory, pool, supply: Supply, t):
+    return memory.append(pool, supply.synthetic, t - 1)
+
+
+def accumulate(size: Schedule = _all) -> Regime:
+    """Real data and every generation's synthetic data, all kept (Gerstgrasser et al. 2404.01413)."""
+    return Regime("accumulate", lambda n, t: Draw(size(n, t)), lambda key, memory, pool, supply, n, t: pool, _growing, _grow)
+
+
+def accumulate_subsample(size: Schedule = _all) -> Regime:
+    """A fixed budget of n points drawn without replacement from all that was accumulated (Kazdan et al. 2410.16713)."""
+
+    def view(key, memory: Memory, pool, supply, n, t):
+        if memory.subsample is None:
+            raise InputError(
+                "regime 'accumulate_subsample' selects old points again, so it needs a model that keeps rows, such as "
+                "gaussian(..., literal=True), not one that keeps statistics."
+            )
+        return memory.subsample(key, pool, n)
+
+    return Regime("accumulate_subsample", lambda n, t: Draw(size(n, t)), view, _growing, _grow)
+
+
+def augment(lam) -> Regime:
+    """The same real data and floor(lam n) new synthetic points every generation (Bertrand et al., Gillman et al.).
+
+    Args:
+        lam: synthetic : real ratio, >= 0.
+    """
+    check("lam", lam, "a finite number >= 0", lambda v: (v >= 0) & np.isfinite(v))
+    return Regime(
+        "augment",
+        lambda n, t: Draw(_points(lam, n)),
+        lambda key, memory, pool, supply, n, t: memory.merge(supply.real, supply.synthetic),
+    )
+
+
+def fresh(real=1.0, synthetic=1.0, weight=None) -> Regime:
+    """New real and new synthetic points every generation, none kept (Alemohammad et al., Khelifa et al., He et al.).
+
+    Args:
+        real: fresh real points a generation, as a multiple of n, > 0.
+        synthetic: synthetic points a generation, as a multiple of n, > 0.
+        weight: share of the fit that the real points carry, in (0, 1]; None weighs every point alike.
+    """
+    check("real", real, "a finite multiple of n > 0", lambda v: (v > 0) & np.isfinite(v))
+    check("synthetic", synthetic, "a finite multiple of n > 0", lambda v: (v > 0) & np.isfinite(v))
+    if weight is not None:
+        check("weight", weight, "a share in (0, 1]", lambda v: (v > 0) & (v <= 1))
+
+    def view(key, memory: Memory, pool, supply: Supply, n, t):
+        a, b = supply.fresh, supply.synthetic
+        if weight is not None:
+            total = memory.size(a) + memory.size(b)
+            a = memory.scale(a, weight * total / memory.size(a))
+            b = memory.scale(b, (1 - weight) * total / memory.size(b))
+        return memory.merge(a, b)
+
+    return Regime("fresh", lambda n, t: Draw(_points(synthetic, n), _points(real, n)), view)
+
+
+def window(generations: int, size: Schedule = _all) -> Regime:
+    """The data of the last `generations` generations (the real set is generation 1's and falls out in its turn)."""
+    check("window", generations, "a whole number >= 1", lambda v: (v >= 1) & (v == np.floor(v)))
+    k = int(generations)
+
+    def init(memory: Memory, real, capacity, horizon):
+        block = memory.reserve(real, 1)
+        empty = memory.scale(block, 0.0)
+        return jax.tree.map(lambda x, y: jnp.stack([x] + [y] * (k - 1)), block, empty)
+
+    def update(memory: Memory, pool, supply: Supply, t):
+        return jax.tree.map(lambda x, y: put(x, y[None], (t - 1) % k), pool, supply.synthetic)
+
+    def view(key, memory: Memory, pool, supply, n, t):
+        merged = jax.tree.map(lambda x: x[0], pool)
+        for i in range(1, k):
+            merged = memory.merge(merged, jax.tree.map(lambda x, i=i: x[i], pool))
+        return merged
+
+    return Regime("window", lambda n, t: Draw(size(n, t)), view, init, update)
