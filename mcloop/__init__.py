@@ -1,9 +1,31 @@
 """mcloop: self-consuming generative loops in JAX."""
 
-from mcloop import correctors, exact, regimes
-from mcloop.loop import make_loop
-from mcloop.run import scan
-from mcloop.sweep import sweep
-from mcloop.types import InputError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["InputError", "correctors", "exact", "make_loop", "regimes", "scan", "sweep"]
+if TYPE_CHECKING:
+    from mcloop import correctors, exact, regimes
+    from mcloop.errors import InputError
+    from mcloop.loop import make_loop
+    from mcloop.run import scan
+    from mcloop.sweep import sweep
+    from mcloop.theory.validate import validate
+
+__all__ = ["InputError", "correctors", "exact", "make_loop", "regimes", "scan", "sweep", "validate"]
+
+_WHERE = {
+    "InputError": "mcloop.errors",
+    "make_loop": "mcloop.loop",
+    "scan": "mcloop.run",
+    "sweep": "mcloop.sweep",
+    "validate": "mcloop.theory.validate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # imported on first use: `mcloop --help` must not wait for JAX
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    if name in __all__:
+        return import_module(f"mcloop.{name}")
+    raise AttributeError(f"module 'mcloop' has no attribute {name!r}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mcloop.types import InputError
+from mcloop.errors import InputError
 
 PARTIAL = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")  # a file that a process was writing when it died
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}

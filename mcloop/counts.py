@@ -11,6 +11,7 @@ from jax import lax
 from mcloop.random import _pair, _unit, fold_in
 
 _INVERSION_BELOW = 10.0  # mean under which sequential inversion is cheaper than rejection
+_NOTHING = 1e-9  # a mass so small that inversion has passed the mode (no mass before it is below 1e-6) and is done
 
 
 def binomial(key: jax.Array, n, p, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -41,7 +42,8 @@ def _inversion(key, n, p, shape):
     def step(carry):
         count, left, mass, walking = carry
         left = jnp.where(walking, left - mass, left)
-        walking = walking & (left > 0) & (count < n)
+        # the rounding of u and of the masses may leave a crumb of u that no mass will ever cover
+        walking = walking & (left > 0) & (count < n) & (mass > _NOTHING)
         count = jnp.where(walking, count + 1, count)
         mass = jnp.where(walking, mass * odds * (n - count + 1) / count, mass)
         return count, left, mass, walking
@@ -99,25 +101,41 @@ def _btrs(key, n, p, done, shape):
     return lax.while_loop(lambda carry: ~jnp.all(carry[1]), again, start)[0]
 
 
+_PAGE = 64  # tree nodes that are split at once: one compiled splitter serves every page
+
+
 def multinomial(key: jax.Array, n, p: jax.Array) -> jax.Array:
     """Counts of `n` draws over the categories of `p` (k, *cells), summing to one along axis 0; float32 (k, *cells).
 
-    A binary tree of binomials: log2(k) batched levels in place of k sequential ones.
+    A binary tree of binomials, kept as a heap (node i has children 2 i and 2 i + 1) and split page by page: a page's
+    parents lie in earlier pages, but for the first one, which is split once a level until it has settled.
     """
     k = p.shape[0]
-    depth = max(0, math.ceil(math.log2(k)))
     cells = jnp.broadcast_shapes(p.shape[1:], key.shape, jnp.shape(n))
-    p = jnp.broadcast_to(p, (k,) + cells)
-    masses = [jnp.concatenate([p, jnp.zeros((2**depth - k,) + cells, p.dtype)])]
-    for _ in range(depth):
-        masses.append(masses[-1][0::2] + masses[-1][1::2])
-    counts = jnp.broadcast_to(jnp.asarray(n, jnp.float32), (1,) + cells)
-    for level in range(depth - 1, -1, -1):
-        mass = masses[level]
-        share = mass[0::2] / jnp.maximum(mass[0::2] + mass[1::2], jnp.finfo(jnp.float32).tiny)
-        left = binomial(fold_in(key, level), counts, share, (share.shape[0],))
-        counts = jnp.stack([left, counts - left], 1).reshape((2 * share.shape[0],) + cells)
-    return counts[:k]
+    n = jnp.broadcast_to(jnp.asarray(n, jnp.float32), cells)
+    depth = math.ceil(math.log2(k))
+    if depth == 0:
+        return n[None]
+    leaves = 2**depth
+    levels = [jnp.concatenate([jnp.broadcast_to(p, (k, *cells)), jnp.zeros((leaves - k, *cells), p.dtype)])]
+    while levels[-1].shape[0] > 1:
+        levels.append(levels[-1][0::2] + levels[-1][1::2])
+    mass = jnp.concatenate([jnp.zeros((1, *cells), p.dtype), *levels[::-1]])
+    share = mass[0::2] / jnp.maximum(mass[0::2] + mass[1::2], jnp.finfo(jnp.float32).tiny)
+    page = min(_PAGE, leaves)
+    settling = math.ceil(math.log2(page))
+
+    def split(step, counts):
+        at = jnp.maximum(step - settling + 1, 0)
+        here = lax.dynamic_slice_in_dim(counts, at * page, page)
+        left = binomial(fold_in(key, at), here, lax.dynamic_slice_in_dim(share, at * page, page), (page,))
+        children = jnp.stack([left, here - left], 1).reshape((2 * page, *cells))
+        counts = lax.dynamic_update_slice_in_dim(counts, children, 2 * at * page, 0)
+        return counts.at[1].set(n)  # the root is its own "child" by the heap's arithmetic
+
+    heap = jnp.zeros((2 * leaves, *cells)).at[1].set(n)
+    heap = lax.fori_loop(0, settling + leaves // page - 1, split, heap)
+    return heap[leaves : leaves + k]
 
 
 def poisson(key: jax.Array, rate, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -141,8 +159,7 @@ def _poisson_inversion(key, rate, shape):
     def step(carry):
         count, left, mass, walking = carry
         left = jnp.where(walking, left - mass, left)
-        # beyond 100 the mass left is under 1e-60: what float32 rounding leaves of u stops there
-        walking = walking & (left > 0) & (count < 100)
+        walking = walking & (left > 0) & (mass > _NOTHING)
         count = jnp.where(walking, count + 1, count)
         mass = jnp.where(walking, mass * rate / jnp.maximum(count, 1.0), mass)
         return count, left, mass, walking

@@ -25,6 +25,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "variance_ratio": ("variance function at the fitted mean over that at the true one", "1"),
     "second_moment": ("second moment of the fitted density, a dimension", "data units^2"),
     "mode_coverage": ("share of the true modes that the model still holds", "1"),
+    "unit_error": ("the error that real data alone would leave", "as the error's"),
     "effective_lam": ("synthetic : real weight of the generation's training set", "1"),
 }
 

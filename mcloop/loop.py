@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -42,7 +43,7 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
         data, truth = model.observe(stream(key, 1, _OBSERVE), real)
         params, _ = model.fit(stream(key, 1, _FIT), truth, data)
         pool = regime.init(model.memory, data, model.capacity, generations)
-        return State(jnp.int32(1), params, pool, data, truth)
+        return jax.tree.map(jnp.asarray, State(jnp.int32(1), params, pool, data, truth))
 
     def generation(key, state: State):
         key, t = random.as_key(key), state.t + 1

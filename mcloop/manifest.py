@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mcloop.chunks import one_line, show
-from mcloop.types import InputError
+from mcloop.errors import InputError
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -33,12 +33,18 @@ def rows(values: Any, count=None, *, real: bool = False, cells: tuple[int, ...] 
     """The first `count` (default: all) of `values`, each leaf (r, ..., *cells), weighing one apiece."""
     slots = jax.tree.leaves(values)[0].shape[0]
     index = jnp.arange(slots, dtype=jnp.float32).reshape((slots,) + (1,) * len(cells))
-    weight = jnp.broadcast_to(jnp.where(index < (slots if count is None else count), 1.0, 0.0), (slots,) + cells)
+    live = jnp.where(index < (slots if count is None else count), 1.0, 0.0)
+    weight = jnp.broadcast_to(live, jnp.broadcast_shapes(live.shape, (slots,) + cells))
     return Rows(values, weight, weight if real else jnp.zeros_like(weight))
 
 
 def merge_rows(a: Rows, b: Rows) -> Rows:
-    return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)
+    return jax.tree.map(_join, a, b)
+
+
+def _join(x, y):
+    cells = jnp.broadcast_shapes(x.shape[1:], y.shape[1:])
+    return jnp.concatenate([jnp.broadcast_to(z, z.shape[:1] + cells) for z in (x, y)])
 
 
 def _reserve_rows(a: Rows, blocks: int, block: int) -> Rows:

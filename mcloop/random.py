@@ -9,6 +9,7 @@ numbers are the same alone, in a grid, in a chunk, or on another device.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ def as_key(key: jax.Array) -> jax.Array:
     return key
 
 
+@partial(jax.jit, inline=True)  # not compiled here: traced once a shape and pasted in, which saves seconds of tracing
 def _threefry(k1, k2, x1, x2):
     """Threefry-2x32, 20 rounds (Salmon et al. 2011), elementwise: the same function as JAX's own."""
     schedule = (k1, k2, k1 ^ k2 ^ jnp.uint32(0x1BD11BDA))
@@ -84,6 +86,7 @@ _TAIL = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573
 _TAIL += (1.00167406, 2.83297682)
 
 
+@partial(jax.jit, inline=True)
 def _gaussian(word):
     """The standard normal quantile of a word's uniform; a plain log of (1 - u)(1 + u) is exact enough and vectorises."""
     u = 2 * _unit(word) - 1
@@ -125,11 +128,11 @@ def normal(key: jax.Array, shape: tuple[int, ...] = (), block: int = 0) -> jax.A
 def gamma(key: jax.Array, a, shape: tuple[int, ...] = ()) -> jax.Array:
     """Gamma(a, 1) for any a > 0, shape `shape + key.shape`: Marsaglia & Tsang (2000), whole batches at a time.
 
-    The first round accepts 95 % (a = 1) to 99.9 % (a = 25); a while_loop repeats the rare rest. For a < 1,
+    `a` broadcasts against that shape. The first round accepts 95 % (a = 1) to 99.9 % (a = 25); a while_loop repeats the rare rest. For a < 1,
     Gamma(a) = Gamma(a + 1) U^(1/a).
     """
-    full = tuple(shape) + key.shape
     a = jnp.asarray(a, jnp.float32)
+    full = jnp.broadcast_shapes(tuple(shape) + key.shape, a.shape)
     boosted = jnp.where(a < 1, a + 1, a)
     drawn = _marsaglia_tsang(key, boosted, shape)[0]
     u, _ = _pair(key, shape, block=0xFFFF)
@@ -181,6 +184,9 @@ def place(u: jax.Array, weights: jax.Array) -> jax.Array:
     """The inverse of the cumulative sum of `weights` (r, *cells) >= 0 at uniforms u (count, *cells): int32 indices."""
     r = weights.shape[0]
     edges = jnp.cumsum(weights, 0)
+    if r > _FEW:
+        # a long sum is added up in pieces, and rounding may then step up or down where nothing weighs anything
+        edges = lax.cummax(jnp.where(weights > 0, edges, 0.0), 0)
     u = u * edges[-1]
     if r <= _FEW:
         return sum(((u >= edges[i]).astype(jnp.int32) for i in range(r - 1)), jnp.zeros(u.shape, jnp.int32))

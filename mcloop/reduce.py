@@ -81,7 +81,9 @@ def order_statistics(x: jax.Array, names: Sequence[str]) -> jax.Array:
         place = (int(name[1:]) / 100 if level is None else level) * last
         low = int(place)
         share = place - low
-        rows.append((1 - share) * ordered[..., low] + share * ordered[..., min(low + 1, last)])
+        # an order statistic itself, where it is one: 0 times the infinity beside it would be NaN
+        between = share > 0
+        rows.append((1 - share) * ordered[..., low] + share * ordered[..., low + 1] if between else ordered[..., low])
     return jnp.stack(rows)
 
 

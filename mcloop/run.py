@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from mcloop import random
@@ -23,30 +25,39 @@ def trajectory(loop: Loop, key: jax.Array, real, generations: int, see=lambda in
     """
     state = loop.init(key, real, generations)
     first = loop.measure(state)
-    state = _settle(loop, key, state)
+    # inlined, not compiled: the scan's body then costs no second trace
+    step = jax.jit(lambda s: loop.generation(key, s), inline=True)
+    state, seen = _settle(step, state)
 
     def body(state, _):
-        state, info = loop.generation(key, state)
+        state, info = step(state)
         return state, see(info)
 
     final, rest = lax.scan(body, state, None, length=generations - 1)
-    shapes = jax.eval_shape(lambda s: loop.generation(key, s)[1], state)
-    complete = {name: jnp.broadcast_to(first.get(name, jnp.nan), s.shape).astype(s.dtype) for name, s in shapes.items()}
-    return final, jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), see(complete), rest)
+    # what generation 1 does not know (a fit's own scalars) is NaN there
+    opening = {name: jnp.asarray(first.get(name, jnp.nan), x.dtype) for name, x in seen.items()}
+    return final, jax.tree.map(_prepend, see(opening), rest)
 
 
-def _settle(loop: Loop, key, state: State) -> State:
-    """The state in the shapes and types that a generation returns, as a scan's carry must be.
+def _prepend(first: jax.Array, rest: jax.Array) -> jax.Array:
+    """(1 + generations, *cells) from (*cells) and (generations, *cells), either of which may have cells of length one."""
+    cells = jnp.broadcast_shapes(first.shape, rest.shape[1:])
+    parts = jnp.broadcast_to(first, (1, *cells)), jnp.broadcast_to(rest, (rest.shape[0], *cells))
+    return jnp.concatenate(parts)
+
+
+def _settle(step, state: State) -> tuple[State, dict]:
+    """The state in the shapes and types that a generation returns, as a scan's carry must be; and the shapes of what is seen.
 
     Before the first generation a size is a scalar that every cell shares; after it, lam or n may have given each its own.
     """
+    shapes, seen = jax.eval_shape(step, state)
     for _ in range(3):
-        shapes = jax.eval_shape(lambda s: loop.generation(key, s)[0], state)
-        settled = jax.tree.map(_shaped, state, shapes)
         if jax.tree.all(jax.tree.map(lambda x, s: x.shape == s.shape and x.dtype == s.dtype, state, shapes)):
             break
-        state = settled
-    return state
+        state = jax.tree.map(_shaped, state, shapes)
+        shapes, seen = jax.eval_shape(step, state)
+    return state, seen
 
 
 def _shaped(x, like):
@@ -70,17 +81,42 @@ def scan(loop: Loop, key: jax.Array, real=None, generations: int = 100) -> tuple
     """
     check_generations(generations)
     key = random.as_key(key)
-    if loop.batched or key.ndim == 0:
-        return _scan(loop, key, real, int(generations))
-    one = partial(_scan, loop, real=real, generations=int(generations))
-    for _ in range(key.ndim):
-        one = jax.vmap(one, out_axes=(0, -1))
+    fixed = _Constant(loop, (loop.init, loop.generation, loop.measure))
+    truth, data = (real, None) if real is None or hasattr(real, "_fields") else (None, _Constant(real, _digest(real)))
+    one = partial(_scan, fixed, truth=truth, data=data, generations=generations)
+    for i in range(0 if loop.batched else key.ndim):
+        one = jax.vmap(one, out_axes=(0, -1 - i))
     return one(key)
 
 
-@partial(jax.jit, static_argnames=("loop", "generations"))
-def _scan(loop, key, real, generations):
-    return trajectory(loop, key, real, generations)
+@partial(jax.jit, static_argnames=("loop", "data", "generations"))
+def _scan(loop, key, truth, data, generations):
+    final, infos = trajectory(loop.value, key, truth if data is None else data.value, generations)
+    return final, {n: jax.vmap(partial(_fill, key.shape))(x) for n, x in infos.items()}
+
+
+def _fill(cells, x):
+    """A variable that all cells share (a size, a ratio), given to each of them."""
+    return jnp.broadcast_to(x, jnp.broadcast_shapes(x.shape, cells))
+
+
+class _Constant:
+    """A value that is part of the program (data that is checked and summarised in NumPy); equal if its `name` is."""
+
+    def __init__(self, value, name):
+        self.value, self.name = value, name
+
+    def __hash__(self):
+        return hash(self.name)
+
+    def __eq__(self, other):
+        return isinstance(other, _Constant) and self.name == other.name
+
+
+def _digest(real):
+    leaves, tree = jax.tree.flatten(real)
+    arrays = [np.asarray(x) for x in leaves]
+    return tree, tuple((x.shape, x.dtype.str, hashlib.sha256(x.tobytes()).digest()) for x in arrays)
 
 
 def check_generations(generations) -> None:

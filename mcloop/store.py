@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcloop.chunks import FULL, PARTIAL, ChunkStore, one_line, refusal, show, size, sweep_partial, write_atomically
+from mcloop.errors import InputError
 from mcloop.manifest import FORMAT, MANIFEST, difference, normalise, read_manifest, versions
-from mcloop.types import InputError
 
 try:
     import fcntl

@@ -66,6 +66,11 @@ def sweep(
     check_generations(generations)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise InputError(f"seeds must be a whole number >= 1, not {seeds!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise InputError(f"seed must be a whole number, not {seed!r}.")
+    if block is not None and min(block) < 1:
+        raise InputError(f"block must be (grid points, seeds), both >= 1, not {block}.")
+    variables = (variables,) if isinstance(variables, str) else variables
     axes = {name: _axis(name, values) for name, values in dict(grid or {}).items()}
     _check_axes(make, axes)
     statistics = () if reduce is None else reductions.check_statistics(reduce)
@@ -81,6 +86,8 @@ def sweep(
         shape = (len(mesh), seeds, generations, real, seed, found, statistics)
         plans.append(_lay_out(make, fixed, flat, *shape, block))
     names = tuple(dict.fromkeys(itertools.chain.from_iterable(p.variables for p in plans)))
+    if missing := sorted(set(variables or ()) - set(names)):
+        raise InputError(f"variables must be measured by some family, not {missing[0]!r}; found are {', '.join(names)}.")
     _check_memory(plans, names)
 
     parts = run_plans(plans, folder, progress)
@@ -109,7 +116,7 @@ def _axis(name: str, values) -> list[Any]:
     values = [v.item() if isinstance(v, (np.generic, jax.Array)) else v for v in values]
     if not values:
         raise InputError(f"axis {name!r} must have at least one value, not none.")
-    if len({str(v) for v in values}) < len(values):
+    if len({float(v) if _is_number(v) else str(v) for v in values}) < len(values):
         raise InputError(f"axis {name!r} must have different values, not {values}.")
     return values
 
@@ -122,6 +129,9 @@ def _check_axes(make, axes) -> None:
         if name not in parameters:
             allowed = ", ".join(parameters) or "none"
             raise InputError(f"axis {name!r} is not one that this loop takes; its axes are {allowed}.")
+    for name, p in parameters.items():
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in axes:
+            raise InputError(f"grid must have an axis {name!r}, which this loop needs; it has {', '.join(axes) or 'none'}.")
 
 
 def _rehearse(make, fixed, traced_axes, real, generations, variables) -> tuple[str, ...]:

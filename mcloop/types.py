@@ -12,10 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-
-class InputError(ValueError):
-    """What the user gave cannot be used; the message is one sentence: the field, the value and what is allowed."""
-
+from mcloop.errors import InputError as InputError
 
 Key = jax.Array  # typed PRNG key(s), shape (*cells,)
 Batch = Any  # what a model draws: a pytree in the representation that its memory understands

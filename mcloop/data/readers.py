@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mcloop.types import InputError
+from mcloop.errors import InputError
 
 KINDS = "a table is a CSV, Parquet or NPY file"
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mcloop.data.readers import KINDS, Column, read_csv, read_npy, read_parquet, short
-from mcloop.types import InputError
+from mcloop.errors import InputError
 
 
 class Table(NamedTuple):

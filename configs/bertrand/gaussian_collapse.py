@@ -1,0 +1,47 @@
+"""A fully synthetic Gaussian with the unbiased covariance: the mean of the variance stays, the model dies
+
+Paper: Bertrand et al. 2310.00429, Section 2.2 and Proposition 1
+Claim: With 1/(n-1) the expected variance never moves, and yet E sqrt(S_g) = alpha^g: every run collapses.
+Command: mcloop run bertrand/gaussian_collapse
+Minutes: tiny 0.2, small 0.5, paper 2
+Expected: n = 10, d = 1: mean log trace ratio falls by psi(4.5) - log(4.5) = -.115 a generation (law G6)
+"""
+
+import numpy as np
+
+from mcloop import exact, make_loop, regimes
+from mcloop.experiment import Experiment, Size
+from mcloop.theory import laws
+
+
+def make(n, d=1):
+    return make_loop(exact.gaussian(d=d, n=n, ddof=1), regimes.replace())
+
+
+def law(g, n, d=1):
+    if d != 1:
+        return {}
+    return {"log_det": laws.LAWS["G6"].value(g, n=n), "mean_sq_error": laws.LAWS["G7"].value(g, n=n)}
+
+
+def notes(ds):
+    said = []
+    for n in ds["n"].values:
+        last = ds["log_det"].sel(n=n).isel(generation=-1).mean("seed").item()
+        died = float((ds["trace_ratio"].sel(n=n).isel(generation=-1) < 0.01).mean())
+        typical = np.exp(last / max(1, ds.attrs.get("d", 1)))
+        said.append(
+            f"n {n:g}: the typical variance is {typical:.2g} of the true one; {100 * died:.0f} % of runs lost 99 % of it."
+        )
+    return said
+
+
+experiment = Experiment(
+    make=make,
+    grid={"n": [10, 30, 100]},
+    sizes={"tiny": Size(50, 10), "small": Size(4000, 200), "paper": Size(40000, 1000)},
+    measure=("log_det", "trace_ratio", "mean_sq_error"),
+    law=law,
+    notes=notes,
+    worse="log",
+)

@@ -1,0 +1,158 @@
+"""The command line: argument -> function. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+
+from mcloop.errors import InputError
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command(name="list")
+def list_configs(match: Positional[str] = "") -> None:
+    """Show the experiments: name, paper, claim, and the minutes that each size takes on 2 cores.
+
+    Args:
+        match: only names that contain this.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from mcloop.experiment import captions
+
+    table = Table("name", "paper", "claim", "minutes: tiny / small / paper", show_lines=True)
+    for c in captions():
+        if match in c.name:
+            times = " / ".join(f"{c.minutes[s]:g}" if s in c.minutes else "-" for s in ("tiny", "small", "paper"))
+            table.add_row(c.name, c.paper, c.claim, times)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+
+
+@app.command
+def run(
+    name: Positional[str],
+    size: str = "small",
+    out: Path | None = None,
+    seeds: int | None = None,
+    generations: int | None = None,
+    seed: int = 0,
+    set_: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="AXIS=V1,V2")] = (),
+    data: Path | None = None,
+    data_dir: Path | None = None,
+    quiet: bool = False,
+) -> None:
+    """Run an experiment into a folder: results.nc, plots, report.md. The same command again reuses what is there.
+
+    Args:
+        name: a name from `mcloop list`, or a config file.
+        size: tiny, small or paper.
+        out: the run's folder; default runs/NAME-SIZE.
+        seeds: replicas of every cell.
+        generations: fits; generation 1 is the fit on real data.
+        seed: root of all randomness.
+        set_: replace an axis of the grid, such as --set lam=0.5,1,2; may be repeated.
+        data: the user's own table (CSV, Parquet or NPY), for experiments on real data.
+        data_dir: where data sets are looked for (in place of the environment variable MCLOOP_DATA).
+        quiet: no progress bar, and only the folder's name at the end.
+    """
+    from mcloop import experiment as ex
+
+    if data_dir is not None:
+        os.environ["MCLOOP_DATA"] = str(data_dir)
+    known = ex.find(name)
+    overrides = dict(_axis(text) for text in set_)
+    declared = ex.load(known)
+    where = None if data is None else str(data.resolve() if data.exists() else data)
+    settings = ex.settle(known, declared, size, seeds, generations, overrides, seed, where)
+    folder = out or Path("runs") / f"{known.name.replace('/', '-')}-{size}"
+    from mcloop.pipeline import run_into
+
+    print(run_into(folder, known, declared, settings, quiet))
+
+
+@app.command
+def plot(folder: Positional[Path]) -> None:
+    """Draw the figures and the report of a finished run again.
+
+    Args:
+        folder: a run's folder.
+    """
+    from mcloop.pipeline import draw_again
+
+    print(draw_again(folder))
+
+
+@app.command
+def validate(
+    quick: bool = False,
+    full: bool = False,
+    json: Path | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    only: UseAppendAction[tuple[str, ...]] = (),
+) -> None:
+    """Simulate every law and compare; exits with 1 when a law fails or its wrong neighbour is not rejected.
+
+    Args:
+        quick: under a minute, less power.
+        full: more power.
+        json: write the table here for machines.
+        out: a folder for the figure; default no figure.
+        seed: root of all randomness.
+        only: law ids, such as --only G1; may be repeated.
+    """
+    from mcloop.pipeline import validate_into
+
+    if quick and full:
+        raise InputError("validate takes --quick or --full, not both.")
+    level: Literal["quick", "standard", "full"] = "quick" if quick else "full" if full else "standard"
+    if not validate_into(level, seed, only, json, out):
+        raise SystemExit(1)
+
+
+def _axis(text: str) -> tuple[str, list[float | int | str]]:
+    """("lam", [0.5, 1]) from "lam=0.5,1"."""
+    name, equals, values = text.partition("=")
+    found = [v.strip() for v in values.split(",") if v.strip()]
+    if not equals or not name.strip() or not found:
+        raise InputError(f"--set must look like lam=0.5,1,2, not {text!r}.")
+    return name.strip(), [_number(v) for v in found]
+
+
+def _number(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point: exit code 0, 1 (a law failed), 2 (bad input, one sentence) or 130 (Ctrl-C)."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        app.cli(prog="mcloop", description="Self-consuming generative loops.", config=(OmitArgPrefixes,), args=args)
+    except InputError as error:
+        print(f"mcloop: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("mcloop: interrupted; finished blocks are kept, and the same command goes on from there.", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # the reader of our output has left (mcloop list | head): not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

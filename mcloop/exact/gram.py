@@ -1,0 +1,153 @@
+"""Linear models from the joint Gram matrix of their rows (x, y), carried as a root, or from the rows themselves."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcloop import random
+from mcloop.exact import factors, reading
+from mcloop.exact.design import NOISE, Setting, copies, measure, need_noise, read_table
+from mcloop.memory import Rows, rows, rows_memory
+from mcloop.regimes import known
+from mcloop.types import InputError, Memory, Model, additive
+
+
+class Linear(NamedTuple):
+    """Coefficients `value` (d, *cells) in the eigenbasis of the design covariance, those of the `last` ridge, or ()."""
+
+    value: jax.Array
+    last: Any
+    setting: Setting
+
+
+class Gram(NamedTuple):
+    """Rows (x, y) through `root` (d + 1, d + 1, *cells), lower-triangular, root root^T = their Gram matrix."""
+
+    size: jax.Array
+    real: jax.Array
+    root: jax.Array
+
+
+def gram_model(d, n, noise, design, ridge, last_ridge, spectrum, signal, slots) -> Model:
+    """OLS or ridge from the joint Gram matrix of the rows, or from the rows themselves (`slots` of them)."""
+    same = design == "same"
+
+    def sample(key, params: Linear, count):
+        if slots is not None:
+            return _draw_rows(key, params, count, slots, spectrum)
+        return _draw_gram(key, params, count, copies(count, n) if same else None, spectrum)
+
+    def fit(key, params: Linear, data):
+        if isinstance(data, Rows):
+            x, y = data.values
+            root = factors.of_rows(jnp.sqrt(data.weight)[:, None] * jnp.concatenate([x, y[:, None]], 1))
+            data = Gram(data.weight.sum(0), data.real.sum(0), root)
+        last = () if last_ridge is None else _solve(data, last_ridge)
+        return params._replace(value=_solve(data, ridge), last=last), {}
+
+    def observe(key, real):
+        k_data, k_design = random.fold_in(key, 0), random.fold_in(key, 1)
+        column = (d,) + (1,) * key.ndim
+        if real is not None:
+            return _observe_table(read_table(real, d, n, noise, key.ndim), same, slots, last_ridge is not None)
+        value, scale = signal.reshape(column), jnp.sqrt(spectrum).reshape(column)
+        again = ()
+        if same and slots is not None:
+            again = scale * random.normal(k_design, (int(n), d))
+        elif same:
+            again = scale[:, None] * factors.bartlett(k_design, d, jnp.asarray(n, jnp.float32))
+        truth = Linear(value, () if last_ridge is None else value, Setting(need_noise(noise), again, scale))
+        return reading.as_real(sample(k_data, truth, n)), truth
+
+    def measured(params: Linear, truth: Linear):
+        out = measure(params.value - truth.value, truth.setting)
+        if last_ridge is None:
+            return out
+        return {**out, "ridge_test_error": measure(params.last - truth.value, truth.setting)["test_error"]}
+
+    return Model(
+        name="linear_regression",
+        n=n,
+        memory=_memory() if slots is None else rows_memory(slots),
+        observe=observe,
+        sample=sample,
+        fit=fit,
+        measure=measured,
+        batched=True,
+        capacity=slots,
+        estimator=f"{'OLS' if known(ridge) is not None and not np.any(known(ridge)) else 'ridge'}, design {design}",
+        blend=lambda a, b, w: a._replace(value=(1 - w) * a.value + w * b.value),
+    )
+
+
+def _memory() -> Memory:
+    """Gram matrices add up; their roots are joined by orthogonal updates (square-root recursive least squares)."""
+    return additive(
+        merge=lambda a, b: Gram(a.size + b.size, a.real + b.real, factors.union(a.root, b.root)),
+        scale=lambda a, w: Gram(a.size * w, a.real * w, a.root * jnp.sqrt(w)),
+        size=lambda a: a.size,
+        real=lambda a: a.real,
+    )
+
+
+def _draw_gram(key, params: Linear, count, times, spectrum) -> Gram:
+    """The Gram matrix of `count` rows: a fresh Wishart, or `times` the re-used design's."""
+    value, _, setting = params
+    d = value.shape[0]
+    count = jnp.asarray(count, jnp.float32)
+    if times is not None:
+        root = setting.design * jnp.sqrt(times)
+    else:
+        scale = jnp.sqrt(spectrum).reshape((d, 1) + (1,) * key.ndim)
+        root = scale * factors.bartlett(random.fold_in(key, 0), d, count)
+    place = jnp.arange(d).reshape((d,) + (1,) * key.ndim)
+    noise = jnp.where(place < count, setting.noise * random.normal(key, (d,), block=NOISE), 0.0)
+    labels = factors.transposed_matvec(root, value) + noise
+    left = setting.noise * jnp.sqrt(random.chi_square(key, jnp.maximum(count - d, 0.0)))
+    return Gram(count, 0 * count, _bordered(root, labels, left))
+
+
+def _bordered(root, row, corner):
+    """[[root, 0], [row, corner]], lower-triangular (d + 1, d + 1, *cells)."""
+    cells = jnp.broadcast_shapes(root.shape[2:], row.shape[1:], jnp.shape(corner))
+    d = row.shape[0]
+    root, row, corner = (jnp.broadcast_to(x, s + cells) for x, s in ((root, (d, d)), (row, (1, d)), (corner, (1, 1))))
+    side = jnp.concatenate([jnp.zeros((d, 1, *cells), root.dtype), corner])
+    return jnp.concatenate([jnp.concatenate([root, row]), side], 1)
+
+
+def _solve(data: Gram, ridge):
+    """argmin of the mean squared residual + ridge |w|^2, a row sqrt(ridge T) e_i a column in place of a sum of squares."""
+    d = data.root.shape[0] - 1
+    root = data.root
+    if known(ridge) is None or np.any(known(ridge)):
+        one = jnp.diag(jnp.ones(d + 1).at[d].set(0.0)).reshape((d + 1, d + 1) + (1,) * (root.ndim - 2))
+        root = factors.union(root, one * jnp.sqrt(ridge * data.size))
+    return factors.transposed_solve(root[:d, :d], root[d, :d])
+
+
+def _draw_rows(key, params: Linear, count, slots, spectrum) -> Rows:
+    value, _, setting = params
+    if isinstance(setting.design, tuple):
+        scale = jnp.sqrt(spectrum).reshape((-1,) + (1,) * key.ndim)
+        x = scale * random.normal(random.fold_in(key, 0), (slots, value.shape[0]))
+    else:
+        x = setting.design[jnp.arange(slots) % setting.design.shape[0]]
+    y = (x * value).sum(1) + setting.noise * random.normal(key, (slots,), block=NOISE)
+    return rows((jnp.broadcast_to(x, x.shape[:2] + y.shape[1:]), y), count, cells=y.shape[1:])
+
+
+def _observe_table(table, same, slots, ridged):
+    """The user's rows as data, and OLS on all of them as the truth."""
+    if not same:
+        raise InputError("design must be 'same' for a real table: there is no law to draw fresh rows from.")
+    setting = table.setting if slots is None else table.setting._replace(design=table.x)
+    truth = Linear(table.coefficients, table.coefficients if ridged else (), setting)
+    if slots is not None:
+        return rows((table.x, table.y), real=True, cells=table.y.shape[1:]), truth
+    size = jnp.float32(table.x.shape[0])
+    return Gram(size, size, table.root), truth

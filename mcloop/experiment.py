@@ -1,0 +1,201 @@
+"""What a config file declares, how it is found, and how it is run into a folder."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mcloop.errors import InputError
+
+SIZES = ("tiny", "small", "paper")
+
+
+class Size(NamedTuple):
+    """How much of an experiment to run: `grid` replaces axes of the experiment's own grid."""
+
+    seeds: int
+    generations: int
+    grid: Mapping[str, Sequence[Any]] = {}
+
+
+class Experiment(NamedTuple):
+    """A config file's `experiment`.
+
+    Attributes:
+        make: keyword arguments, one an axis -> Loop.
+        grid: axis -> values.
+        sizes: "tiny", "small" and "paper" -> Size.
+        measure: the variables to draw and to speak of, the headline first.
+        law: (g, **cell) -> {variable: its expected value at every generation of g}, for the cells that have a law.
+        reduce: statistics over seeds in place of the seeds, for large runs.
+        figure: (dataset, experiment) -> {name: matplotlib Figure}; None draws one panel a measure.
+        notes: dataset -> sentences for the report, beyond those that every experiment gets.
+        load: path or None -> the user's data, passed to `make` as `table` (with `source` and `remarks`, words for the report).
+        worse: how the headline gets worse: "down" (a variance), "up" (an error), "log" (a log-variance falls), or ""
+            where `notes` says all that there is to say.
+    """
+
+    make: Callable[..., Any]
+    grid: Mapping[str, Sequence[Any]]
+    sizes: Mapping[str, Size]
+    measure: tuple[str, ...]
+    law: Callable[..., dict[str, Any]] | None = None
+    reduce: tuple[str, ...] | None = None
+    figure: Callable[..., dict[str, Any]] | None = None
+    notes: Callable[[Any], list[str]] | None = None
+    load: Callable[[Path | None], Any] | None = None
+    worse: str = "down"
+
+
+class Caption(NamedTuple):
+    """What the docstring of a config file says, read without running the file."""
+
+    name: str
+    path: Path
+    title: str
+    paper: str
+    claim: str
+    minutes: dict[str, float]
+
+
+def folders() -> list[Path]:
+    """Where configs are: inside the installed package, or beside it in a source checkout."""
+    here = Path(__file__).parent
+    return [f for f in (here / "configs", here.parent / "configs") if f.is_dir()][:1]
+
+
+def captions() -> list[Caption]:
+    """The captions of every config, sorted by name; nothing is imported."""
+    found = [(path.relative_to(f).with_suffix("").as_posix(), path) for f in folders() for path in sorted(f.rglob("*.py"))]
+    return [caption(name, path) for name, path in found]
+
+
+def caption(name: str, path: Path) -> Caption:
+    """The caption of one config file."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    fields = {
+        key.lower(): " ".join(value.split())
+        for key, value in re.findall(r"^(Paper|Claim|Minutes): (.+?)(?=\n\S+: |\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    }
+    minutes = {size: float(value) for size, value in re.findall(r"(\w+) ([\d.]+)", fields.get("minutes", ""))}
+    return Caption(name, path, text.split("\n")[0], fields.get("paper", ""), fields.get("claim", ""), minutes)
+
+
+def find(name: str) -> Caption:
+    """The config of this name, or of this file.
+
+    Raises:
+        InputError: there is none; the message names the nearest ones.
+    """
+    for known in captions():
+        if known.name == name:
+            return known
+    path = Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise InputError(f"config {name!r} must be a file that exists, or a name that `mcloop list` shows.")
+        try:
+            return caption(path.stem, path)
+        except (SyntaxError, ValueError, OSError) as error:
+            raise InputError(f"config {name!r} cannot be read as Python ({error}).") from error
+    import difflib
+
+    names = [c.name for c in captions()]
+    near = difflib.get_close_matches(name, names, 3, 0.4) or [n for n in names if name in n] or names
+    raise InputError(f"config {name!r} is not known; did you mean {', '.join(near[:3])}? `mcloop list` shows them all.")
+
+
+def load(known: Caption) -> Experiment:
+    """Run a config file and return its `experiment`.
+
+    Raises:
+        InputError: the file fails, or declares no Experiment.
+    """
+    module_name = "mcloop_config_" + re.sub(r"\W", "_", known.name)
+    spec = importlib.util.spec_from_file_location(module_name, known.path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"config {str(known.path)!r} cannot be loaded as Python.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"config {str(known.path)!r} fails: {type(error).__name__}: {error}.") from error
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise InputError(f"config {str(known.path)!r} must define `experiment`, an mcloop.experiment.Experiment.")
+    return experiment
+
+
+class Settings(NamedTuple):
+    """One run of an experiment: everything that its numbers depend on."""
+
+    name: str
+    size: str
+    seeds: int
+    generations: int
+    seed: int
+    grid: dict[str, list[Any]]
+    data: str | None
+
+
+def settle(
+    known: Caption,
+    experiment: Experiment,
+    size: str = "small",
+    seeds: int | None = None,
+    generations: int | None = None,
+    overrides: Mapping[str, Sequence[Any]] | None = None,
+    seed: int = 0,
+    data: str | None = None,
+) -> Settings:
+    """Check what the user asked for against what the experiment offers.
+
+    Raises:
+        InputError: an unknown size or axis, a bad number, data for an experiment that takes none.
+    """
+    if size not in experiment.sizes:
+        raise InputError(f"size must be one of {', '.join(experiment.sizes)}, not {size!r}.")
+    chosen = experiment.sizes[size]
+    grid = {k: list(v) for k, v in {**experiment.grid, **chosen.grid}.items()}
+    allowed = [p for p in inspect.signature(experiment.make).parameters if p != "table"]
+    for axis, values in (overrides or {}).items():
+        if axis not in allowed:
+            raise InputError(f"axis {axis!r} is not one that {known.name} takes; its axes are {', '.join(allowed)}.")
+        grid[axis] = list(values)
+    for field, value in (("seeds", seeds), ("generations", generations)):
+        if value is not None and value < (1 if field == "seeds" else 2):
+            raise InputError(f"{field} must be a whole number >= {1 if field == 'seeds' else 2}, not {value}.")
+    if data is not None and experiment.load is None:
+        raise InputError(f"data is not something that {known.name} takes; `mcloop run beyond/real_table --data FILE` does.")
+    return Settings(known.name, size, seeds or chosen.seeds, generations or chosen.generations, seed, grid, data)
+
+
+def simulate(experiment: Experiment, settings: Settings, folder: Path | None = None, progress: bool = False):
+    """Run the sweep of an experiment; finished blocks are kept in `folder`."""
+    from mcloop.sweep import sweep
+
+    make = experiment.make
+    attributes: dict[str, Any] = {"config": settings.name, "size": settings.size}
+    if experiment.load is not None:
+        table = experiment.load(Path(settings.data) if settings.data else None)
+        make = partial(make, table=table)
+        attributes |= {"data": table.source, "remarks": list(table.remarks)}
+    return sweep(
+        make,
+        settings.grid,
+        seeds=settings.seeds,
+        generations=settings.generations,
+        seed=settings.seed,
+        reduce=experiment.reduce,
+        folder=folder,
+        progress=progress,
+        attributes=attributes,
+    )

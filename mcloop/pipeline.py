@@ -1,0 +1,95 @@
+"""From settings to a folder that holds results, figures and a report; nothing computed is lost on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mcloop.errors import InputError
+from mcloop.experiment import Caption, Experiment, Settings, find, load, simulate
+from mcloop.store import Run, open_run, read_manifest
+
+
+def run_into(folder: Path, known: Caption, experiment: Experiment, settings: Settings, quiet: bool = False) -> str:
+    """Run (or finish, or reuse) a run in its folder, draw it, and return one line on what is where."""
+    with open_run(folder, _record(settings)) as run:
+        ds = run.load_dataset()
+        reused = ds is not None
+        if ds is None:
+            ds = simulate(experiment, settings, run.path("chunks"), progress=not quiet)
+            run.save_dataset(ds)
+            run.clear_chunks()
+        if not (reused and run.finished):
+            _draw(run, ds, known, experiment, settings)
+        run.finish()
+    if quiet:
+        return str(folder)
+    head = "Already there: nothing was computed again." if reused else "Done."
+    seen = (Path(folder) / "report.md").read_text(encoding="utf-8")
+    sentences = "\n".join(line for line in seen.splitlines() if line.startswith("- "))
+    return f"{head}\n{sentences}\nSee {folder}/report.md, {folder}/plots and {folder}/results.nc."
+
+
+def draw_again(folder: Path) -> str:
+    """Figures and report of a run that is there, from its results.nc."""
+    settings = Settings(
+        **{"data": None, **{k: v for k, v in read_manifest(folder)["settings"].items() if k in Settings._fields}}
+    )
+    known = find(settings.name)
+    experiment = load(known)
+    with open_run(folder, read_manifest(folder)["settings"]) as run:
+        ds = run.load_dataset()
+        if ds is None:
+            raise InputError(f"folder '{folder}' has no finished results to draw; `mcloop run {settings.name}` makes them.")
+        _draw(run, ds, known, experiment, settings)
+    return f"Drew {folder}/plots and {folder}/report.md."
+
+
+def _record(settings: Settings) -> dict:
+    """The settings as the manifest keeps them; a data file counts by what is in it, not only by its name."""
+    record = settings._asdict()
+    if settings.data is not None:
+        try:
+            record["data_sha256"] = hashlib.sha256(Path(settings.data).read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"data must be a file that can be read, not {settings.data!r} ({error.strerror}).") from error
+    return record
+
+
+def _draw(run: Run, ds, known: Caption, experiment: Experiment, settings: Settings) -> None:
+    from mcloop import plots, report
+
+    names = []
+    for name, figure in plots.draw(ds, experiment, known.title.rstrip(".")).items():
+        path = run.path(f"plots/{name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
+        run.add_file(f"plots/{name}.png")
+        names.append(f"{name}.png")
+    run.save_text("report.md", report.write(ds, experiment, known, settings, names))
+
+
+def validate_into(level, seed: int, only, json_file: Path | None, out: Path | None) -> bool:
+    """Run `validate`, print its table, write JSON and the figure where asked; whether every law passed."""
+    from mcloop.theory import validate as v
+
+    for path in (json_file, None if out is None else out / "validate.png"):
+        if path is not None:
+            _writable(path)
+    rows = v.validate(level, seed, only or None)
+    v.table(rows)
+    if json_file is not None:
+        json_file.write_text(v.to_json(rows), encoding="utf-8")
+    if out is not None:
+        v.figure(rows, out / "validate.png")
+    return all(row.passed for row in rows)
+
+
+def _writable(path: Path) -> None:
+    """Refuse a place that cannot be written before the long part starts."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be written: {error.strerror}.") from error
