@@ -1,6 +1,8 @@
 """mcloop: self-consuming generative loops in JAX."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,3 +31,13 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return import_module(f"mcloop.{name}")
     raise AttributeError(f"module 'mcloop' has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # importing the module mcloop.sweep must not put it in the place of the function mcloop.sweep
+        if name not in _WHERE or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -94,73 +94,82 @@ def _summary(plan: Plan, x, live):
 
 
 def _compile(plan: Plan):
+    """Compile the program of a plan's blocks, all of one shape; returns block -> arrays."""
     mesh = jax.make_mesh((len(plan.devices),), ("seeds",), axis_types=(AxisType.Auto,), devices=plan.devices)
-    along, across = NamedSharding(mesh, P(None, "seeds")), NamedSharding(mesh, P())
-    live_sharding = NamedSharding(mesh, P("seeds"))
-    program = jax.jit(_program(plan), in_shardings=(along, live_sharding, across))
+    along, across, flat = (NamedSharding(mesh, spec) for spec in (P(None, "seeds"), P(), P("seeds")))
     index = jnp.arange(plan.block_seeds, dtype=jnp.uint32)
     root = jax.random.key(plan.seed)
-    compiled = None
 
-    def call(block: _Block):
-        nonlocal compiled
-        seeds = index + jnp.uint32(block.seed)
+    def arguments(point: int, seed: int):
+        seeds = index + jnp.uint32(seed)
         keys = jax.device_put(random.fold_in(jnp.broadcast_to(root, seeds.shape), seeds)[None], along)
-        live = jax.device_put(seeds < plan.seeds, live_sharding)
-        chosen = np.minimum(np.arange(block.point, block.point + plan.block_points), plan.points - 1)
+        chosen = np.minimum(np.arange(point, point + plan.block_points), plan.points - 1)
         hyper = jax.device_put({n: v[chosen][:, None] for n, v in plan.traced.items()}, across)
-        if compiled is None:
-            compiled = program.lower(keys, live, hyper).compile()
-        return {n: np.asarray(x) for n, x in compiled(keys, live, hyper).items()}
+        return keys, jax.device_put(seeds < plan.seeds, flat), hyper
 
-    return call
+    program = jax.jit(_program(plan), in_shardings=(along, flat, across))
+    compiled = program.lower(*arguments(0, 0)).compile()
+    return lambda block: {n: np.asarray(x) for n, x in compiled(*arguments(block.point, block.seed)).items()}
 
 
 def run_plans(plans: list[Plan], folder, progress: bool) -> list[dict[str, np.ndarray]]:
+    """Run every block of every plan that `folder` does not hold yet; name -> (points, seeds or statistics, generations)."""
     store = None if folder is None else ChunkStore(folder)
-    work = [(plan, _blocks(plan, f"{i}-{_fingerprint(plan)}")) for i, plan in enumerate(plans)]
     with _progress(progress) as bar:
         task = bar.add_task("cells", total=sum(p.points * p.seeds for p in plans)) if bar else None
-        return [_run_plan(plan, blocks, store, bar, task) for plan, blocks in work]
+        jobs = [_Job(plan, i, store, lambda cells: bar.advance(task, cells) if bar else None) for i, plan in enumerate(plans)]
+        # programs are compiled side by side, and ahead of their turn
+        with _pool(os.cpu_count() or 1) as compiler:
+            calls = [compiler.submit(_compile, job.plan) if job.todo else None for job in jobs]
+            for job, call in zip(jobs, calls, strict=True):
+                if call is not None:
+                    job.run(call.result())
+    return [job.collected.values for job in jobs]
 
 
-def _run_plan(plan: Plan, blocks, store, bar, task) -> dict[str, np.ndarray]:
-    call = None
-    out = _Collector(plan)
+@contextmanager
+def _pool(workers: int):
+    """A pool of threads that an error or a Ctrl-C does not wait for."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
-    def finish(block, arrays):
-        if store is not None:
-            store.put(block.name, arrays)
-        out.add(block, arrays)
-        if bar:
-            bar.advance(task, out.cells(block))
 
-    todo = []
-    for block in blocks:
-        saved = store.get(block.name) if store is not None else None
-        if saved is None:
-            todo.append(block)
-        else:
-            out.add(block, saved)
-            if bar:
-                bar.advance(task, out.cells(block))
-    if todo:
-        call = _compile(plan)
-        finish(todo[0], call(todo[0]))
-    # on a CPU one program uses little more than one core: blocks run side by side
-    workers = (os.cpu_count() or 1) if plan.devices[0].platform == "cpu" and len(plan.devices) == 1 else 1
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = iter(todo[1:])
-        running = [(b, pool.submit(call, b)) for b in itertools.islice(waiting, workers + 1)] if call else []
-        try:
+class _Job:
+    """One plan's blocks: those that the store holds are read at once, the others are to do."""
+
+    def __init__(self, plan: Plan, number: int, store: ChunkStore | None, advance):
+        self.plan, self.store, self.advance = plan, store, advance
+        self.collected, self.todo = _Collector(plan), []
+        for block in _blocks(plan, f"{number}-{_fingerprint(plan)}"):
+            saved = None if store is None else store.get(block.name)
+            if saved is None:
+                self.todo.append(block)
+            else:
+                self._take(block, saved)
+
+    def run(self, call) -> None:
+        # on a CPU one program uses little more than one core: blocks run side by side
+        single = self.plan.devices[0].platform == "cpu" and len(self.plan.devices) == 1
+        workers = min(os.cpu_count() or 1, len(self.todo)) if single else 1
+        with _pool(workers) as pool:
+            waiting = iter(self.todo)
+            running = [(b, pool.submit(call, b)) for b in itertools.islice(waiting, workers + 1)]
             while running:
                 block, future = running.pop(0)
-                finish(block, future.result())
+                arrays = future.result()
                 running += [(b, pool.submit(call, b)) for b in itertools.islice(waiting, 1)]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return out.result()
+                if self.store is not None:
+                    self.store.put(block.name, arrays)
+                self._take(block, arrays)
+
+    def _take(self, block: _Block, arrays) -> None:
+        self.collected.add(block, arrays)
+        self.advance(self.collected.cells(block))
 
 
 class _Collector:
@@ -195,9 +204,6 @@ class _Collector:
                     self.values[name][points, plan.statistics.index(statistic)] = value
             for i, statistic in enumerate(ordered):
                 self.values[name][points, plan.statistics.index(statistic)] = rows[-len(ordered) + i]
-
-    def result(self) -> dict[str, np.ndarray]:
-        return self.values
 
 
 def _fingerprint(plan: Plan) -> str:

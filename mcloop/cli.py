@@ -139,7 +139,12 @@ def _number(text: str) -> float | int | str:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point: exit code 0, 1 (a law failed), 2 (bad input, one sentence) or 130 (Ctrl-C)."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        _guarded(args)
+
+
+def _guarded(args: list[str] | None) -> None:
     try:
         app.cli(prog="mcloop", description="Self-consuming generative loops.", config=(OmitArgPrefixes,), args=args)
     except InputError as error:

@@ -169,13 +169,24 @@ def settle(
     for axis, values in (overrides or {}).items():
         if axis not in allowed:
             raise InputError(f"axis {axis!r} is not one that {known.name} takes; its axes are {', '.join(allowed)}.")
-        grid[axis] = list(values)
+        grid[axis] = _values(axis, list(values), list(experiment.grid.get(axis, ())))
     for field, value in (("seeds", seeds), ("generations", generations)):
         if value is not None and value < (1 if field == "seeds" else 2):
             raise InputError(f"{field} must be a whole number >= {1 if field == 'seeds' else 2}, not {value}.")
     if data is not None and experiment.load is None:
         raise InputError(f"data is not something that {known.name} takes; `mcloop run beyond/real_table --data FILE` does.")
     return Settings(known.name, size, seeds or chosen.seeds, generations or chosen.generations, seed, grid, data)
+
+
+def _values(axis: str, values: list[Any], offered: list[Any]) -> list[Any]:
+    """The user's values of an axis, if they are of its kind: numbers, or some of the names that the experiment has."""
+    names = [v for v in offered if isinstance(v, str)]
+    for value in values:
+        if names and value not in names:
+            raise InputError(f"axis {axis!r} must be among {', '.join(names)}, not {value!r}.")
+        if not names and isinstance(value, str):
+            raise InputError(f"axis {axis!r} must be numbers, not {value!r}.")
+    return values
 
 
 def simulate(experiment: Experiment, settings: Settings, folder: Path | None = None, progress: bool = False):

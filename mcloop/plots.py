@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from mcloop.dataset import AXES
 from mcloop.report import Cell, cells
@@ -28,8 +30,13 @@ def curves(ds, experiment, title: str = "") -> Figure:
 
 def panels(ds, wanted: list[tuple[list[Cell], str, str]], title: str = "") -> Figure:
     """A row of panels, each (cells, variable, its title); cells of the same label look the same everywhere."""
-    figure = Figure(figsize=(5.2 * len(wanted) + 1.8, 4.2), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(wanted)))
+    columns = 2 if len(wanted) == 4 else min(3, len(wanted))
+    lines = -(-len(wanted) // columns)
+    figure = Figure(figsize=(5.2 * columns + 1.8, 4.0 * lines + 0.2), layout="constrained")
+    axes = np.ravel(figure.subplots(lines, columns))
+    for ax in axes[len(wanted) :]:
+        ax.set_axis_off()
+    axes = axes[: len(wanted)]
     labels = dict.fromkeys(cell.label for shown, _, _ in wanted for cell in shown)
     styles = {label: i for i, label in enumerate(labels)}
     for ax, (shown, name, heading) in zip(axes, wanted, strict=True):
@@ -43,6 +50,8 @@ def panels(ds, wanted: list[tuple[list[Cell], str, str]], title: str = "") -> Fi
     theory = known.pop("theory", None)
     if theory is not None:
         known["theory"] = theory
+    if any(np.isfinite(c.sem[n]).any() for shown, n, _ in wanted for c in shown if n in c.sem):
+        known["5-95 % of seeds"] = Patch(color="0.5", alpha=0.2, linewidth=0)
     figure.legend(known.values(), known.keys(), loc="outside right upper", frameon=False, fontsize=8.5)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     return figure
@@ -70,6 +79,7 @@ def _dress(ax, ds, name: str) -> None:
     ax.grid(True, color="0.9", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     # many decades only make sense on a log axis
     data = [line.get_ydata() for line in ax.get_lines() if len(line.get_ydata())]
     if not data:

@@ -9,7 +9,7 @@ numbers are the same alone, in a grid, in a chunk, or on another device.
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from jax import lax
 
 from mcloop.types import InputError
 
+_LANES = 16  # cells a group, where groups with a rejection are drawn again
+_MANY = 4096  # entries from which that beats drawing all of them again
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -54,16 +56,23 @@ def fold_in(key: jax.Array, data) -> jax.Array:
     """`jax.random.fold_in`, elementwise over keys of any shape (and equal to it)."""
     k1, k2 = _words(key)
     pair = _threefry(k1, k2, jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32))
-    return jax.random.wrap_key_data(jnp.stack(jnp.broadcast_arrays(*pair), -1), impl="threefry2x32")
+    # materialised, or every variate drawn from the new key would fold it in again
+    pair = lax.optimization_barrier(tuple(jnp.broadcast_arrays(*pair)))
+    return jax.random.wrap_key_data(jnp.stack(pair, -1), impl="threefry2x32")
 
 
 def _pair(key, shape, block=0):
     """Two independent words for every entry of `shape`; `block` opens a further stream under the same key."""
     k1, k2 = _words(key)
     full = tuple(shape) + k1.shape
-    index = lax.iota(jnp.uint32, math.prod(shape)).reshape(tuple(shape) + (1,) * k1.ndim)
+    index = _index(shape, k1.ndim)
     high = jnp.broadcast_to(jnp.asarray(block).astype(jnp.uint32), full)
     return _threefry(k1, k2, high, jnp.broadcast_to(index, full))
+
+
+def _index(shape, axes):
+    """A number for every entry of `shape`, with `axes` trailing axes of length one."""
+    return lax.iota(jnp.uint32, math.prod(shape)).reshape(tuple(shape) + (1,) * axes)
 
 
 def _unit(word):
@@ -128,15 +137,13 @@ def normal(key: jax.Array, shape: tuple[int, ...] = (), block: int = 0) -> jax.A
 def gamma(key: jax.Array, a, shape: tuple[int, ...] = ()) -> jax.Array:
     """Gamma(a, 1) for any a > 0, shape `shape + key.shape`: Marsaglia & Tsang (2000), whole batches at a time.
 
-    `a` broadcasts against that shape. The first round accepts 95 % (a = 1) to 99.9 % (a = 25); a while_loop repeats the rare rest. For a < 1,
-    Gamma(a) = Gamma(a + 1) U^(1/a).
+    `a` broadcasts against that shape. The first round accepts 95 % (a = 1) to 99.9 % (a = 25); a while_loop repeats the rare
+    rest. For a < 1, Gamma(a) = Gamma(a + 1) U^(1/a).
     """
     a = jnp.asarray(a, jnp.float32)
-    full = jnp.broadcast_shapes(tuple(shape) + key.shape, a.shape)
-    boosted = jnp.where(a < 1, a + 1, a)
-    drawn = _marsaglia_tsang(key, boosted, shape)[0]
+    drawn = _marsaglia_tsang(key, jnp.where(a < 1, a + 1, a), shape)
     u, _ = _pair(key, shape, block=0xFFFF)
-    return jnp.broadcast_to(jnp.where(a < 1, drawn * jnp.exp(jnp.log(_unit(u)) / a), drawn), full)
+    return jnp.where(a < 1, drawn * jnp.exp(jnp.log(_unit(u)) / a), drawn)
 
 
 def chi_square(key: jax.Array, dof, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -144,32 +151,80 @@ def chi_square(key: jax.Array, dof, shape: tuple[int, ...] = ()) -> jax.Array:
 
     One degree of freedom is the square of the first proposal's normal, so that no uniform is spent on a < 1.
     """
-    dof = jnp.asarray(dof, jnp.float32)
-    drawn, x = _marsaglia_tsang(key, jnp.maximum(dof / 2, 1.0), shape)
-    drawn = jnp.where(dof >= 2, 2 * drawn, x * x)
-    return jnp.where(dof >= 1, drawn, 0.0)
+    return 2 * _marsaglia_tsang(key, jnp.asarray(dof, jnp.float32) / 2, shape)
 
 
 def _marsaglia_tsang(key, a, shape):
-    """Gamma(a, 1) for a >= 1, and the first round's normal."""
-    d = a - 1 / 3
-    c = lax.rsqrt(9 * d)
+    """Gamma(a, 1) for a >= 1 and for a = 1/2; 0 for a < 1/2; NaN for NaN."""
+    narrow = tuple(shape) + key.shape
+    a = jnp.broadcast_to(a, jnp.broadcast_shapes(narrow, a.shape))
+    k1, k2 = _words(key)
+    # the round is materialised: its readers, the search for rejections among them, would each compute it again
+    drawn = lax.optimization_barrier(_propose_gamma(k1, k2, _index(shape, key.ndim), a, 0))
+    redo_all = partial(_redo_all, shape=shape)
+    if a.size < _MANY or a.ndim > len(narrow) or a.shape[: len(shape)] != tuple(shape):
+        return redo_all(drawn, k1, k2, a)
+    return lax.platform_dependent(drawn, k1, k2, a, cpu=_redo_groups, default=redo_all)
 
-    def propose(block):
-        first, second = _pair(key, shape, block)
-        x, u = _gaussian(first), _unit(second)
-        base = 1 + c * x
-        v = jnp.where(base > 0, base * base * base, 1.0)
-        return v, (base > 0) & (jnp.log(u) < 0.5 * x * x + d * ((1 - v) + jnp.log(v))), x
+
+def _propose_gamma(k1, k2, index, a, block):
+    """One round: a draw, or -1 where it is rejected (one output, since XLA would compute the round again for a second)."""
+    narrow = jnp.broadcast_shapes(k1.shape, jnp.shape(index), jnp.shape(block))
+    first, second = _threefry(k1, k2, jnp.broadcast_to(block, narrow), jnp.broadcast_to(index, narrow))
+    x, log_u = _gaussian(first), jnp.log(_unit(second))
+    if narrow != a.shape:  # points of a grid share their seeds' numbers, which are then worth keeping
+        x, log_u = lax.optimization_barrier((x, log_u))
+    d = jnp.maximum(a, 1.0) - 1 / 3
+    base = 1 + lax.rsqrt(9 * d) * x
+    v = jnp.where(base > 0, base * base * base, 1.0)
+    rejected = (base <= 0) | (log_u >= 0.5 * x * x + d * ((1 - v) + jnp.log(v)))
+    return jnp.where(a < 0.5, 0.0, jnp.where(a < 1, 0.5 * x * x, jnp.where(rejected, -1.0, d * v)))
+
+
+def _redo_all(drawn, k1, k2, a, *, shape):
+    """Propose for every entry until all are accepted."""
+    index = _index(shape, k1.ndim)
 
     def again(carry):
-        v, accepted, block = carry
-        w, now, _ = propose(block)
-        return jnp.where(accepted, v, w), accepted | now, block + 1
+        drawn, block = carry
+        return jnp.where(drawn < 0, _propose_gamma(k1, k2, index, a, block), drawn), block + 1
 
-    v, accepted, x = propose(0)
-    v, _, _ = lax.while_loop(lambda carry: ~jnp.all(carry[1]), again, (v, accepted, jnp.int32(1)))
-    return lax.optimization_barrier((d * v, x))
+    return lax.while_loop(lambda carry: jnp.any(carry[0] < 0), again, (drawn, jnp.uint32(1)))[0]
+
+
+def _redo_groups(drawn, k1, k2, a):
+    """The same numbers, some groups of cells at a time: only groups with a rejection are drawn again.
+
+    A group counts its own rounds, so that what an entry gets depends on its own rejections only.
+    """
+    full, axes = drawn.shape, drawn.ndim - k1.ndim
+    entries, cells = math.prod(full[:axes]), math.prod(full[axes:])
+    width = -(-cells // _LANES)
+    some = max(16, entries * width // 16)
+
+    def grouped(x):
+        x = jnp.pad(x.reshape(-1, cells), ((0, 0), (0, width * _LANES - cells)))
+        return x.reshape(-1, _LANES, width)
+
+    drawn, a, k1, k2 = (grouped(x) for x in (drawn, a, *(jnp.broadcast_to(k, full[axes:]) for k in (k1, k2))))
+
+    def again(carry):
+        drawn, rejected, rounds = carry
+        entry, group = jnp.divmod(jnp.nonzero(rejected.ravel(), size=some, fill_value=rejected.size)[0], width)
+        block, old, shapes = (x.at[entry, ..., group].get(mode="clip") for x in (rounds, drawn, a))
+        args = k1[0, :, group], k2[0, :, group], entry.astype(jnp.uint32)[:, None], shapes, block[:, None]
+        # gathered first: a gather fused into the round would keep it from being vectorised
+        old, args = lax.optimization_barrier((old, args))
+        new = lax.optimization_barrier(jnp.where(old < 0, _propose_gamma(*args), old))
+        rejected = rejected.at[entry, group].set((new < 0).any(1), mode="drop")
+        rounds = rounds.at[entry, group].add(1, mode="drop")
+        return drawn.at[entry, :, group].set(new, mode="drop"), rejected, rounds
+
+    # a group's cells lie `width` apart: the search for rejections is then elementwise, and vectorised
+    lowest = reduce(jnp.minimum, [drawn[:, i] for i in range(_LANES)])
+    start = (drawn, lowest < 0, jnp.ones(lowest.shape, jnp.uint32))
+    drawn = lax.while_loop(lambda carry: carry[1].any(), again, start)[0]
+    return drawn.reshape(entries, width * _LANES)[:, :cells].reshape(full)
 
 
 _FEW = 64  # weights up to which a count of the edges passed is cheaper than a search among them

@@ -4,7 +4,7 @@ Paper: beyond Bertrand et al. 2310.00429 and Gillman et al. 2402.07087, which ru
 Claim: The error of the mean rises by (1 + 3 lam)/(1 + 2 lam) at gamma 0, never more than 3/2; correction takes it below 1.
 Command: mcloop run beyond/lam_gamma_map
 Minutes: tiny 0.3, small 1, paper 6
-Expected: relative error 1.33 at lam 1, gamma 0; the dashed line, where synthetic data neither helps nor harms, rises with lam
+Expected: relative error 1.33 at lam 1, gamma 0; the dashed line, where synthetic data stops doing harm, at gamma .24 for lam 1
 """
 
 import numpy as np

@@ -1,14 +1,17 @@
 """Square roots of covariances over trailing cells: products and unions of lower-triangular factors, never a Cholesky.
 
 A scatter matrix is carried as L with L L^T = scatter. Products keep their relative accuracy down to the smallest float,
-and the union of two scatters is an orthogonal update (Givens rotations), exact for singular ones too.
+and the union of two scatters is an orthogonal update (Householder reflections), exact for singular ones too.
 """
 
 from __future__ import annotations
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from mcloop import random
 
@@ -50,7 +53,7 @@ def transposed_solve(a: jax.Array, x: jax.Array) -> jax.Array:
         cells = jnp.broadcast_shapes(a.shape[2:], x.shape[1:])
         a, x = jnp.broadcast_to(a, (d, d, *cells)), jnp.broadcast_to(x, (d, *cells))
         a, x = jnp.moveaxis(a, (0, 1), (-2, -1)), jnp.moveaxis(x, 0, -1)[..., None]
-        solved = jax.lax.linalg.triangular_solve(a, x, left_side=True, lower=True, transpose_a=True)
+        solved = lax.linalg.triangular_solve(a, x, left_side=True, lower=True, transpose_a=True)
         return jnp.moveaxis(solved[..., 0], -1, 0)
     w = [jnp.zeros(())] * d
     for i in reversed(range(d)):
@@ -105,25 +108,39 @@ def union(root: jax.Array, other: jax.Array, gap: jax.Array | None = None) -> ja
         return _union_by_qr(root, other, gaps)
     cells = jnp.broadcast_shapes(root.shape[2:], other.shape[2:], *(g.shape[1:] for g in gaps))
     root, other = (jnp.broadcast_to(x, (d, d) + cells) for x in (root, other))
-    columns = [root[j:, j] for j in range(d)]
-    for first, extra in [(j, other[j:, j]) for j in range(d)] + [(0, jnp.broadcast_to(g, (d,) + cells)) for g in gaps]:
-        for j in range(first, d):
-            columns[j], extra = _rotate(columns[j], extra)
-    flat = stack([columns[j][i - j] if j <= i else 0.0 for i in range(d) for j in range(d)])
-    return flat.reshape((d, d) + cells)
+    extra = jnp.stack([jnp.broadcast_to(g, (d,) + cells) for g in gaps]) if gaps else jnp.zeros((0, d) + cells, root.dtype)
+    columns = []
+    for j in range(d):
+        # a column of `other` starts at its diagonal, and is not touched before
+        extra = jnp.concatenate([extra, other[None, j:, j]])
+        column, extra = _reflect(root[j:, j], extra)
+        columns.append(jnp.concatenate([jnp.zeros((j,) + cells, root.dtype), column]))
+    return jnp.stack(columns, 1)
 
 
-def _rotate(column, extra):
-    """One Givens rotation: move the first entry of `extra` into `column`; returns both, `extra` one row shorter."""
-    a, b = column[0], extra[0]
-    # scaled, so that neither square under- nor overflows at the ends of float32
-    scale = jnp.maximum(jnp.abs(a), jnp.abs(b))
-    safe = jnp.where(scale > 0, scale, 1.0)
-    radius = jnp.sqrt((a / safe) ** 2 + (b / safe) ** 2)
-    inverse = 1 / jnp.where(scale > 0, radius, 1.0)
-    c = jnp.where(scale > 0, a / safe * inverse, 1.0)
-    s = jnp.where(scale > 0, b / safe * inverse, 0.0)
-    return c * column + s * extra, c * extra[1:] - s * column[1:]
+def _reflect(column, extra):
+    """One Householder reflection, which gathers the first row of (column, *extra) in its first entry.
+
+    Args:
+        column: (r, *cells).
+        extra: (w, r, *cells).
+
+    Returns:
+        The new column (r, *cells), and what is left of the others, (w, r - 1, *cells).
+    """
+    # materialised step by step: XLA would otherwise compute each again for every entry below
+    now = lax.optimization_barrier
+    extra, width = now(extra), extra.shape[0]
+    # scaled, so that no square under- nor overflows at the ends of float32
+    scale = reduce(jnp.maximum, [jnp.abs(extra[k, 0]) for k in range(width)], jnp.abs(column[0]))
+    inverse = now(1 / jnp.where(scale > 0, scale, 1.0))
+    first, rest = column[0] * inverse, now(extra[:, 0] * inverse)
+    tail = now(sum(rest[k] * rest[k] for k in range(width)))
+    head = now(first + jnp.sqrt(first * first + tail))
+    weight = now(jnp.where(tail > 0, 2 / jnp.where(tail > 0, head * head + tail, 1.0), 0.0))
+    along = now(weight * (column * head + sum(extra[k] * rest[k] for k in range(width))))
+    # the reflection's sign is turned back; with nothing to add the column stays as it was, to the last bit
+    return jnp.where(tail > 0, along * head - column, column), extra[:, 1:] - along[None, 1:] * rest[:, None]
 
 
 def _union_by_qr(root, other, gaps):
@@ -153,6 +170,8 @@ def of_matrix(matrix: jax.Array) -> jax.Array:
 def cholesky(matrix: jax.Array) -> jax.Array:
     """Lower-triangular root of a positive definite matrix (d, d, *cells), written out; a pivot below zero counts as zero."""
     d = matrix.shape[0]
+    if d > _UNROLL:
+        return of_matrix(matrix)
     root: list[list] = [[0.0] * d for _ in range(d)]
     for j in range(d):
         root[j][j] = jnp.sqrt(jnp.maximum(matrix[j, j] - sum(root[j][k] ** 2 for k in range(j)), 0.0))

@@ -1,0 +1,61 @@
+"""The README's Python runs as a user would run it, and its lists are the library's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mcloop
+from mcloop.experiment import captions
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+# what the snippets must do beyond not failing: the user's own parts run under both drivers
+AFTER = """
+for name, loop in (("fading", fading), ("clipped", clipped), ("heavy", heavy)):
+    _, seen = mcloop.scan(loop, jax.random.split(key, 3), generations=4)
+    assert seen["mean_sq_error"].shape == (4, 3), name
+    assert bool(jnp.isfinite(seen["mean_sq_error"]).all()), name
+assert 0.5 < float(mcloop.scan(fading, key, generations=4)[1]["effective_lam"][1]) < 20
+swept = mcloop.sweep(lambda keep: mcloop.make_loop(mcloop.exact.gaussian(d=1, n=50), forget(keep)),
+                     {"keep": [0.5, 0.9]}, seeds=4, generations=3)
+assert swept["trace_ratio"].dims == ("keep", "seed", "generation")
+assert swept["effective_lam"].sel(keep=0.5).values[0, 2] > swept["effective_lam"].sel(keep=0.9).values[0, 2]
+assert data["w2"].sizes == {"lam": 3, "gamma": 3, "seed": 1000, "generation": 100}
+print("all ran")
+"""
+
+
+def test_snippets_run_from_a_file_outside_the_package(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 5
+    script = tmp_path / "snippets.py"
+    script.write_text("\n".join(blocks) + AFTER)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.endswith("all ran\n")
+
+
+def test_custom_parts_take_about_twenty_lines():
+    for title in ("# a regime", "# a corrector", "# a family"):
+        block = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if b.startswith(title))
+        assert len([line for line in block.splitlines() if line.strip()]) <= 26
+
+
+def test_the_experiments_of_the_readme_are_those_that_exist():
+    listed = re.findall(r"^\| `([a-z_/]+)` \| ", README, re.MULTILINE)
+    names = {c.name for c in captions()}
+    assert {n for n in listed if n not in ("regimes", "correctors", "exact")} == names
+
+
+def test_every_name_in_the_parts_table_exists():
+    for row, module in (("regimes", mcloop.regimes), ("correctors", mcloop.correctors), ("exact", mcloop.exact)):
+        line = re.search(rf"^\| `{row}` \| (.*) \|$", README, re.MULTILINE)
+        assert line is not None
+        for name in re.findall(r"`([a-z_]+)(?:\([^`]*\))?`", line.group(1)):
+            assert hasattr(module, name), name
+
+
+def test_pictures_are_there():
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (Path(__file__).parent.parent / path).is_file(), path
