@@ -90,14 +90,22 @@ def verdict(cell: Cell, name: str, worse: str) -> str:
         state = "collapsed" if last < np.log(0.1) else "is collapsing" if slope < -1e-3 else "held"
         return f"{state}: {moved}, {slope:+.3g} a generation over the second half"
     if worse == "down":
-        falling = "is collapsing" if ratio < 0.5 and rate < -1e-3 else "is falling" if rate < -2e-3 else "held"
+        falling = "is collapsing" if ratio < 0.5 and rate < -1e-3 else "is falling" if rate < -2e-3 else _settled(1 / ratio)
         state = "collapsed" if ratio < 0.1 else falling
     else:
-        rising = "is getting worse" if ratio > 1.5 and rate > 2e-3 else "held"
+        rising = "is getting worse" if ratio > 1.5 and rate > 2e-3 else _settled(ratio)
         state = "diverged" if ratio > 10 else rising
-    if state == "held" or not np.isfinite(rate):
+    if state in _AT_REST or not np.isfinite(rate):
         return f"{state}: {moved}"
     return f"{state}: {moved}, {100 * rate:+.2g} % a generation over the second half"
+
+
+_AT_REST = ("held", "settled, worse", "improved")
+
+
+def _settled(factor: float) -> str:
+    """What to call a curve that no longer moves, by the factor by which it got worse."""
+    return "held" if 0.75 < factor < 1.33 else "settled, worse" if factor > 1 else "improved"
 
 
 def write(ds, experiment, caption, settings, figures: list[str]) -> str:
