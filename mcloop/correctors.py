@@ -228,9 +228,9 @@ def _released_histogram(key, model, truth, count, batch, gamma, bins):
     return jax.lax.while_loop(lambda carry: ~jnp.all(carry[1]), again, (x, accepted, jnp.int32(1)))[0]
 
 
-def _hits(at, bins_of_rows, weight):
+def _hits(at, bins_of_rows, weight) -> jax.Array:
     """Weight of the rows in the same bin as each of `at`, (r, *cells); written out, since r is small."""
-    return sum(weight[i] * (at == bins_of_rows[i]) for i in range(weight.shape[0]))
+    return sum((weight[i] * (at == bins_of_rows[i]) for i in range(weight.shape[0])), jnp.zeros(()))
 
 
 def _need(op, corrector, model):

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from mcloop.memory import put
 from mcloop.types import Draw, InputError, Memory, Regime, Supply
@@ -21,7 +22,7 @@ Schedule = Callable[[Any, Any], Any]
 
 def known(value) -> np.ndarray | None:
     """The value as NumPy, or None while it is being traced (its concrete values were checked before tracing)."""
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    return None if isinstance(value, Tracer) else np.asarray(value)
 
 
 def check(field: str, value, allowed: str, test: Callable[[np.ndarray], Any]) -> None:

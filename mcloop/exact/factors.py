@@ -27,7 +27,8 @@ def stack(entries) -> jax.Array:
 def total(x: jax.Array, axes: int = 1) -> jax.Array:
     """Sum over the leading `axes`; written out while short, since a reduction over strided cells does not vectorise."""
     flat = x.reshape((-1,) + x.shape[axes:])
-    return sum(flat[i] for i in range(flat.shape[0])) if flat.shape[0] <= _UNROLL**2 else flat.sum(0)
+    few = flat.shape[0] <= _UNROLL**2
+    return sum((flat[i] for i in range(1, flat.shape[0])), flat[0]) if few else flat.sum(0)
 
 
 def matvec(a: jax.Array, x: jax.Array) -> jax.Array:

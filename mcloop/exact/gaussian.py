@@ -7,6 +7,7 @@ sample by sample, over a row pool: what every script does, and what regimes that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
-from mcloop.exact import factors
+from mcloop.exact import factors, reading
 from mcloop.memory import Rows, rows, rows_memory
 from mcloop.metrics.wasserstein import gaussian_w2
 from mcloop.regimes import check
 from mcloop.types import InputError, Memory, Model, additive
 
-_MEAN, _BELOW = 2**16, 2**16 + 1  # streams of one draw's randomness, beside its chi-squares
+_MEAN = 2**16  # the stream of a draw's mean, beside those of its scatter
 
 
 class Normal(NamedTuple):
@@ -45,11 +46,11 @@ class Statistics(NamedTuple):
 class _Kind(NamedTuple):
     """What differs between covariance structures: `spread` (key, root, dof) -> root of the scatter of dof + 1 draws."""
 
-    spread: object
-    matvec: object
-    union: object
-    of_rows: object
-    eye: object
+    spread: Callable[..., jax.Array]
+    matvec: Callable[..., jax.Array]
+    union: Callable[..., jax.Array]
+    of_rows: Callable[..., jax.Array]
+    eye: Callable[[], jax.Array]
 
 
 def _column(factor, x):
@@ -62,21 +63,13 @@ def _hypot(root, other, gap):
     return scale * jnp.sqrt((root / safe) ** 2 + (other / safe) ** 2 + (gap / safe) ** 2)
 
 
-def _bartlett(key, root, dof):
-    """root B, with B B^T Wishart of `dof` degrees of freedom; singular (dof < d) included."""
-    d = root.shape[0]
-    place = jnp.arange(d, dtype=jnp.float32).reshape((d,) + (1,) * key.ndim)
-    diagonal = jnp.sqrt(random.chi_square(key, jnp.maximum(dof - place, 0.0), (d,)))
-    if d == 1:
-        return root * diagonal[None]
-    column = jnp.asarray(np.tril_indices(d, -1)[1], jnp.float32).reshape((-1,) + (1,) * key.ndim)
-    below = random.normal(key, (d * (d - 1) // 2,), block=_BELOW)
-    return factors.product(root, factors.lower(diagonal, jnp.where(column < dof, below, 0.0)))
+def _wishart(key, root, dof):
+    return factors.product(root, factors.bartlett(key, root.shape[0], dof))
 
 
 def _kind(covariance: str, d: int) -> _Kind:
     if covariance == "full":
-        return _Kind(_bartlett, factors.matvec, factors.union, factors.of_rows, lambda: jnp.eye(d))
+        return _Kind(_wishart, factors.matvec, factors.union, factors.of_rows, lambda: jnp.eye(d))
     if covariance == "diagonal":
         return _Kind(
             lambda key, root, dof: root * jnp.sqrt(random.chi_square(key, dof, (d,))),
@@ -132,7 +125,7 @@ def gaussian(
     check("ddof", ddof, "0 or 1", lambda v: (v == 0) | (v == 1))
     kind = _kind(covariance, d)
     truth = truth if truth is not None else Normal(jnp.zeros(d), kind.eye())
-    slots = _capacity(n, capacity) if literal else None
+    slots = reading.slots(n, capacity) if literal else None
 
     def summarise(data) -> Statistics:
         return _of_rows(kind, data) if isinstance(data, Rows) else data
@@ -151,12 +144,10 @@ def gaussian(
 
     def observe(key, real):
         if real is None or isinstance(real, Normal):
-            known = _broadcast_truth(truth if real is None else real, key)
+            known = reading.over_cells(truth if real is None else real, key.ndim)
             drawn = sample(key, known, n)
-            if slots is not None:
-                return drawn._replace(real=drawn.weight), known
-            return drawn._replace(real=drawn.size), known
-        points = _points(real, d, n).reshape((-1, d) + (1,) * key.ndim)
+            return (drawn._replace(real=drawn.weight if isinstance(drawn, Rows) else drawn.size)), known
+        points = reading.over_cells(reading.points(real, d, n), key.ndim)
         data = rows(points, real=True, cells=(1,) * key.ndim)
         stats = _of_rows(kind, data)
         ml = Normal(stats.mean, stats.root / jnp.sqrt(stats.size))
@@ -177,31 +168,6 @@ def gaussian(
         blend=lambda a, b, w: _blend(covariance, a, b, w),
         accept=lambda params, score: _accept(covariance, params, score),
     )
-
-
-def _capacity(n, capacity):
-    if capacity is not None:
-        return int(capacity)
-    if isinstance(n, jax.core.Tracer) or np.ndim(n):
-        raise InputError("capacity must be given for a model that keeps rows when n is swept; it is None.")
-    return int(n)
-
-
-def _broadcast_truth(truth, key):
-    """The truth's parameters with one trailing axis per cell axis."""
-    return jax.tree.map(lambda x: jnp.reshape(x, x.shape + (1,) * key.ndim) if key.ndim else x, truth)
-
-
-def _points(real, d, n):
-    points = np.asarray(real, np.float32)
-    points = points[:, None] if points.ndim == 1 else points
-    if points.ndim != 2 or points.shape[1] != d:
-        raise InputError(f"real must be an array of shape (n, {d}), not {list(np.shape(real))}.")
-    if not np.isfinite(points).all():
-        raise InputError("real must be finite everywhere, but it holds NaN or infinity.")
-    if not isinstance(n, jax.core.Tracer) and np.any(np.asarray(n) != len(points)):
-        raise InputError(f"n must be the number of real rows, {len(points)}, not {n}.")
-    return points
 
 
 def _memory(kind) -> Memory:
