@@ -104,6 +104,18 @@ def test_counts_follow_their_laws(drawn):
     agree(drawn["poisson"][1:], [stats.poisson(rate) for rate in RATES[1:]])
 
 
+def test_rejection_is_exact_to_a_million_draws():
+    million = (10**6,)
+
+    @jax.jit
+    def run(key):
+        return counts.binomial(key, 400, 0.3, million), counts.poisson(key, 100.0, million), random.gamma(key, 1.5, million)
+
+    with_law = zip(run(jax.random.key(17)), (stats.binom(400, 0.3), stats.poisson(100), stats.gamma(1.5)), strict=True)
+    for x, law in with_law:
+        assert follows(np.asarray(x, np.float64), law) > 1e-4
+
+
 def test_multinomial_counts_have_binomial_margins_that_share_one_total(drawn):
     counted = drawn["multinomial"]
     assert (counted.sum(0) == DRAWS).all() and (counted[1] == 0).all()
