@@ -159,7 +159,7 @@ def compiled(make, measure: str, generations: int, cells: int, *hyper) -> Compil
         loop = make(*hyper)
         if loop.batched:
             return trajectory(loop, keys, None, generations, partial(see, loop))[1]
-        info = jax.vmap(lambda k: trajectory(loop, k, None, generations, lambda i: i[measure])[1])(keys[0])
+        info: Any = jax.vmap(lambda k: trajectory(loop, k, None, generations, lambda i: i[measure])[1])(keys[0])
         return jnp.stack([info.mean(0), info.std(0)], -1)
 
     seeds = jnp.arange(blocks * cells, dtype=jnp.uint32)

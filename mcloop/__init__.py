@@ -1,8 +1,6 @@
 """mcloop: self-consuming generative loops in JAX."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +8,7 @@ if TYPE_CHECKING:
     from mcloop.errors import InputError
     from mcloop.loop import make_loop
     from mcloop.run import scan
-    from mcloop.sweep import sweep
+    from mcloop.grids import sweep
     from mcloop.theory.validate import validate
 
 __all__ = ["InputError", "correctors", "exact", "make_loop", "regimes", "scan", "sweep", "validate"]
@@ -19,7 +17,7 @@ _WHERE = {
     "InputError": "mcloop.errors",
     "make_loop": "mcloop.loop",
     "scan": "mcloop.run",
-    "sweep": "mcloop.sweep",
+    "sweep": "mcloop.grids",
     "validate": "mcloop.theory.validate",
 }
 
@@ -31,13 +29,3 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return import_module(f"mcloop.{name}")
     raise AttributeError(f"module 'mcloop' has no attribute {name!r}")
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        # importing the module mcloop.sweep must not put it in the place of the function mcloop.sweep
-        if name not in _WHERE or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -191,7 +191,7 @@ def _values(axis: str, values: list[Any], offered: list[Any]) -> list[Any]:
 
 def simulate(experiment: Experiment, settings: Settings, folder: Path | None = None, progress: bool = False):
     """Run the sweep of an experiment; finished blocks are kept in `folder`."""
-    from mcloop.sweep import sweep
+    from mcloop.grids import sweep
 
     make = experiment.make
     attributes: dict[str, Any] = {"config": settings.name, "size": settings.size}

@@ -12,7 +12,7 @@ from mcloop.store import Run, open_run, read_manifest
 
 def run_into(folder: Path, known: Caption, experiment: Experiment, settings: Settings, quiet: bool = False) -> str:
     """Run (or finish, or reuse) a run in its folder, draw it, and return one line on what is where."""
-    with open_run(folder, _record(settings)) as run:
+    with open_run(folder, _record(known, settings)) as run:
         ds = run.load_dataset()
         reused = ds is not None
         if ds is None:
@@ -45,9 +45,9 @@ def draw_again(folder: Path) -> str:
     return f"Drew {folder}/plots and {folder}/report.md."
 
 
-def _record(settings: Settings) -> dict:
-    """The settings as the manifest keeps them; a data file counts by what is in it, not only by its name."""
-    record = settings._asdict()
+def _record(known: Caption, settings: Settings) -> dict:
+    """The settings as the manifest keeps them; the config and a data file count by what is in them, not only by name."""
+    record = {**settings._asdict(), "config_sha256": hashlib.sha256(known.path.read_bytes()).hexdigest()}
     if settings.data is not None:
         try:
             record["data_sha256"] = hashlib.sha256(Path(settings.data).read_bytes()).hexdigest()

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from mcloop import regimes
 from mcloop.chunks import ChunkStore
 from mcloop.loop import make_loop
-from mcloop.sweep import sweep
+from mcloop.grids import sweep
 
 GRID = {"lam": [0.0, 0.5, 2.0], "n": [4, 9]}
 SEEDS, T = 11, 4
@@ -230,7 +230,7 @@ sys.path.insert(0, sys.argv[1])
 from conftest import walker
 from mcloop import regimes
 from mcloop.loop import make_loop
-from mcloop.sweep import sweep
+from mcloop.grids import sweep
 make = lambda lam, n: make_loop(walker(n, batched=True), regimes.augment(lam))
 found = {}
 for name, settings in (("whole", {}), ("reduced", {"reduce": ("mean", "sem", "median", "q90")})):
@@ -292,7 +292,7 @@ def test_the_module_does_not_take_the_functions_name():
 
     for _ in range(2):
         assert mcloop.sweep is sweep
-    assert sys.modules["mcloop.sweep"].sweep is sweep
+    assert sys.modules["mcloop.grids"].sweep is sweep
 
 
 def test_make_must_make_loops(refused, walker):
