@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mcloop import correctors, exact, regimes
     from mcloop.errors import InputError
+    from mcloop.grids import sweep
     from mcloop.loop import make_loop
     from mcloop.run import scan
-    from mcloop.grids import sweep
     from mcloop.theory.validate import validate
 
 __all__ = ["InputError", "correctors", "exact", "make_loop", "regimes", "scan", "sweep", "validate"]

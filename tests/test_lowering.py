@@ -8,9 +8,9 @@ from jax import export
 
 from mcloop import blocks, correctors, exact, regimes
 from mcloop.exact.released import gillman_toy
+from mcloop.grids import _lay_out
 from mcloop.loop import make_loop
 from mcloop.run import trajectory
-from mcloop.grids import _lay_out
 
 PLATFORMS = ("tpu", "cuda")
 KEYS = jax.ShapeDtypeStruct((1, 8, 2), np.uint32)  # raw data of keys (1, 8): threefry, two words each

@@ -12,8 +12,8 @@ from numpy.testing import assert_array_equal
 
 from mcloop import regimes
 from mcloop.chunks import ChunkStore
-from mcloop.loop import make_loop
 from mcloop.grids import sweep
+from mcloop.loop import make_loop
 
 GRID = {"lam": [0.0, 0.5, 2.0], "n": [4, 9]}
 SEEDS, T = 11, 4
