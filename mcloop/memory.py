@@ -39,6 +39,7 @@ def rows(values: Any, count=None, *, real: bool = False, cells: tuple[int, ...] 
 
 
 def merge_rows(a: Rows, b: Rows) -> Rows:
+    """The rows of both, one after the other."""
     return jax.tree.map(_join, a, b)
 
 

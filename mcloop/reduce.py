@@ -29,6 +29,7 @@ def check_statistics(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def needs_all_seeds(names: Sequence[str]) -> bool:
+    """Whether any of these is an order statistic, for which the blocks of seeds cannot be merged."""
     return any(name not in _ADDITIVE for name in names)
 
 
