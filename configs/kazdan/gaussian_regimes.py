@@ -3,7 +3,7 @@
 Paper: Kazdan et al. 2410.16713 (Gaussian part), the authors' released results over about 100 runs
 Claim: Replace collapses, accumulate does not, and a fixed budget drawn from all that was accumulated lies between.
 Command: mcloop run kazdan/gaussian_regimes
-Minutes: tiny 0.3, small 1, paper 3
+Minutes: tiny 0.4, small 2, paper 15
 Expected: published trace ratios, n = 10, generation 50: .0033 replace, .877 accumulate; n = 100, 100: .309 and .997
 """
 
@@ -66,7 +66,7 @@ def notes(ds):
 experiment = Experiment(
     make=make,
     grid={"regime": list(REGIMES), "n": [10, 100]},
-    sizes={"tiny": Size(50, 10), "small": Size(1000, 100), "paper": Size(4000, 100)},
+    sizes={"tiny": Size(50, 10), "small": Size(400, 100), "paper": Size(4000, 100)},
     measure=("trace_ratio", "mean_sq_error"),
     law=law,
     notes=notes,
