@@ -8,16 +8,18 @@ if TYPE_CHECKING:
     from mcloop.errors import InputError
     from mcloop.grids import sweep
     from mcloop.loop import make_loop
+    from mcloop.neural import train
     from mcloop.run import scan
     from mcloop.theory.validate import validate
 
-__all__ = ["InputError", "correctors", "exact", "make_loop", "regimes", "scan", "sweep", "validate"]
+__all__ = ["InputError", "correctors", "exact", "make_loop", "regimes", "scan", "sweep", "train", "validate"]
 
 _WHERE = {
     "InputError": "mcloop.errors",
     "make_loop": "mcloop.loop",
     "scan": "mcloop.run",
     "sweep": "mcloop.grids",
+    "train": "mcloop.neural",
     "validate": "mcloop.theory.validate",
 }
 

@@ -48,9 +48,12 @@ def run(
     set_: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="AXIS=V1,V2")] = (),
     data: Path | None = None,
     data_dir: Path | None = None,
+    resume: bool = True,
+    keep_last: int | None = None,
+    keep_every: int | None = None,
     quiet: bool = False,
 ) -> None:
-    """Run an experiment into a folder: results.nc, plots, report.md. The same command again reuses what is there.
+    """Run an experiment into a folder: results.nc, plots, report.html. The same command again goes on from what is there.
 
     Args:
         name: a name from `mcloop list`, or a config file.
@@ -62,6 +65,9 @@ def run(
         set_: replace an axis of the grid, such as --set lam=0.5,1,2; may be repeated.
         data: the user's own table (CSV, Parquet or NPY), for experiments on real data.
         data_dir: where data sets are looked for (in place of the environment variable MCLOOP_DATA).
+        resume: go on from what the folder holds; --no-resume moves the old run aside and starts again.
+        keep_last: of neural loops, keep the checkpoints of the last so many generations; default all.
+        keep_every: and those of every so-manieth generation.
         quiet: no progress bar, and only the folder's name at the end.
     """
     from mcloop import experiment as ex
@@ -74,9 +80,15 @@ def run(
     where = None if data is None else str(data.resolve() if data.exists() else data)
     settings = ex.settle(known, declared, size, seeds, generations, overrides, seed, where)
     folder = out or Path("runs") / f"{known.name.replace('/', '-')}-{size}"
-    from mcloop.pipeline import run_into
+    from mcloop.checkpoints import Keep
+    from mcloop.pipeline import run_into, set_aside
 
-    print(run_into(folder, known, declared, settings, quiet))
+    for field, value in (("keep-last", keep_last), ("keep-every", keep_every)):
+        if value is not None and value < 1:
+            raise InputError(f"--{field} must be a whole number >= 1, not {value}.")
+    if not resume:
+        set_aside(folder)
+    print(run_into(folder, known, declared, settings, quiet, Keep(keep_last, keep_every)))
 
 
 @app.command
@@ -151,7 +163,7 @@ def _guarded(args: list[str] | None) -> None:
         print(f"mcloop: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("mcloop: interrupted; finished blocks are kept, and the same command goes on from there.", file=sys.stderr)
+        print("mcloop: interrupted; all that was finished is kept, and the same command goes on from there.", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         # the reader of our output has left (mcloop list | head): not an error of ours

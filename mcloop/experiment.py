@@ -9,19 +9,29 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcloop.errors import InputError
+
+if TYPE_CHECKING:
+    from mcloop.checkpoints import Keep
 
 SIZES = ("tiny", "small", "paper")
 
 
 class Size(NamedTuple):
-    """How much of an experiment to run: `grid` replaces axes of the experiment's own grid."""
+    """How much of an experiment to run.
+
+    Attributes:
+        seeds, generations: replicas of every cell, and fits.
+        grid: axes that replace the experiment's own.
+        options: further arguments of `make` that are the same in every cell (how large a network, how many images).
+    """
 
     seeds: int
     generations: int
     grid: Mapping[str, Sequence[Any]] = {}
+    options: Mapping[str, Any] = {}
 
 
 class Experiment(NamedTuple):
@@ -39,6 +49,9 @@ class Experiment(NamedTuple):
         load: path or None -> the user's data, passed to `make` as `table` (with `source` and `remarks`, words for the report).
         worse: how the headline gets worse: "down" (a variance), "up" (an error), "log" (a log-variance falls), or ""
             where `notes` says all that there is to say.
+        neural: whether its loops are networks, which `train` runs with a checkpoint for every generation; otherwise `sweep`.
+        annotate: (dataset, options of the size) -> dataset, with what figures and report need beyond the measures (the real
+            data's picture, a floor, a sentence on the evaluation).
     """
 
     make: Callable[..., Any]
@@ -51,6 +64,8 @@ class Experiment(NamedTuple):
     notes: Callable[[Any], list[str]] | None = None
     load: Callable[[Path | None], Any] | None = None
     worse: str = "down"
+    neural: bool = False
+    annotate: Callable[[Any, Mapping[str, Any]], Any] | None = None
 
 
 class Caption(NamedTuple):
@@ -189,24 +204,32 @@ def _values(axis: str, values: list[Any], offered: list[Any]) -> list[Any]:
     return values
 
 
-def simulate(experiment: Experiment, settings: Settings, folder: Path | None = None, progress: bool = False):
-    """Run the sweep of an experiment; finished blocks are kept in `folder`."""
-    from mcloop.grids import sweep
+def simulate(experiment: Experiment, settings: Settings, folder: Path, progress: bool = False, keep: Keep | None = None):
+    """Run the loops of an experiment; what is finished is kept in `folder`.
 
-    make = experiment.make
+    Args:
+        folder: the run's folder.
+        keep: which checkpoints of neural loops stay.
+    """
+    options = experiment.sizes[settings.size].options
+    make = partial(experiment.make, **{k: v for k, v in options.items() if k not in settings.grid})
     attributes: dict[str, Any] = {"config": settings.name, "size": settings.size}
     if experiment.load is not None:
         table = experiment.load(Path(settings.data) if settings.data else None)
         make = partial(make, table=table)
         attributes |= {"data": table.source, "remarks": list(table.remarks)}
-    return sweep(
-        make,
-        settings.grid,
-        seeds=settings.seeds,
-        generations=settings.generations,
-        seed=settings.seed,
-        reduce=experiment.reduce,
-        folder=folder,
-        progress=progress,
-        attributes=attributes,
-    )
+    shared: dict[str, Any] = {
+        "seeds": settings.seeds,
+        "generations": settings.generations,
+        "seed": settings.seed,
+        "attributes": attributes,
+    }
+    if experiment.neural:
+        from mcloop.neural import train
+
+        ds = train(make, settings.grid, folder=folder / "loops", keep=keep, progress=progress, **shared)
+    else:
+        from mcloop.grids import sweep
+
+        ds = sweep(make, settings.grid, reduce=experiment.reduce, folder=folder / "chunks", progress=progress, **shared)
+    return ds if experiment.annotate is None else experiment.annotate(ds, options)

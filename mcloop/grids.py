@@ -64,17 +64,14 @@ def sweep(
         InputError: before anything runs, for an axis that `make` does not take, a value that is not allowed, ...
     """
     check_generations(generations)
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise InputError(f"seeds must be a whole number >= 1, not {seeds!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise InputError(f"seed must be a whole number, not {seed!r}.")
+    check_seeds(seeds, seed)
     if block is not None and min(block) < 1:
         raise InputError(f"block must be (grid points, seeds), both >= 1, not {block}.")
     variables = (variables,) if isinstance(variables, str) else variables
-    axes = {name: _axis(name, values) for name, values in dict(grid or {}).items()}
-    _check_axes(make, axes)
+    axes = {name: read_axis(name, values) for name, values in dict(grid or {}).items()}
+    check_axes(make, axes)
     statistics = () if reduce is None else reductions.check_statistics(reduce)
-    fixed_axes = {n: v for n, v in axes.items() if n in static or not all(_is_number(x) for x in v)}
+    fixed_axes = {n: v for n, v in axes.items() if n in static or not all(is_number(x) for x in v)}
     traced_axes = {n: v for n, v in axes.items() if n not in fixed_axes}
     mesh = list(itertools.product(*traced_axes.values()))
     flat = {n: np.asarray([p[i] for p in mesh], np.float32) for i, n in enumerate(traced_axes)}
@@ -97,7 +94,7 @@ def sweep(
     values = {n: np.stack([part.get(n, hollow) for part in parts]).reshape(lead + inner) for n in names}
     last = {"statistic": list(statistics)} if statistics else {"seed": np.arange(seeds)}
     order = {**fixed_axes, **traced_axes}
-    labels = {n: [str(x) if not _is_number(x) else x for x in v] for n, v in order.items()}
+    labels = {n: [str(x) if not is_number(x) else x for x in v] for n, v in order.items()}
     ds = dataset.assemble(
         values,
         {**labels, **last, "generation": np.arange(1, generations + 1)},
@@ -106,22 +103,33 @@ def sweep(
     return ds.transpose(*axes, ...)
 
 
-def _is_number(x) -> bool:
+def check_seeds(seeds, seed) -> None:
+    """Raise InputError unless `seeds` is a whole number >= 1 and `seed` a whole number."""
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise InputError(f"seeds must be a whole number >= 1, not {seeds!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise InputError(f"seed must be a whole number, not {seed!r}.")
+
+
+def is_number(x) -> bool:
+    """Whether an axis value can be traced."""
     return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
 
 
-def _axis(name: str, values) -> list[Any]:
+def read_axis(name: str, values) -> list[Any]:
+    """The values of an axis as a list of plain Python values, all different."""
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         values = [values]
     values = [v.item() if isinstance(v, (np.generic, jax.Array)) else v for v in values]
     if not values:
         raise InputError(f"axis {name!r} must have at least one value, not none.")
-    if len({float(v) if _is_number(v) else str(v) for v in values}) < len(values):
+    if len({float(v) if is_number(v) else str(v) for v in values}) < len(values):
         raise InputError(f"axis {name!r} must have different values, not {values}.")
     return values
 
 
-def _check_axes(make, axes) -> None:
+def check_axes(make, axes) -> None:
+    """Raise InputError unless `make` takes every axis, and every argument that it needs is an axis."""
     parameters = inspect.signature(make).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return

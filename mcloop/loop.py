@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from mcloop import correctors, random
-from mcloop.types import Corrector, InputError, Loop, Model, Regime, State, Supply
+from mcloop.types import Corrector, InputError, Loop, Model, Params, Regime, State, Supply
 
 # one stream a use of a generation's randomness
 _SAMPLE, _FRESH, _VIEW, _FIT, _OBSERVE, _USES = range(6)
@@ -25,7 +25,8 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
 
     Returns:
         A Loop. `init(key, real, generations=None)`: `real` is what the model can observe (an array (n, d), a known truth,
-        or None for the model's own standard truth); `generations` is needed by regimes that keep every row.
+        or None for the model's own standard truth); `generations` is needed by regimes that keep every row; `first` are the
+        parameters of generation 1, where another loop of the same model, key and data has fitted them already.
         `generation(key, state)` takes the same key every time: generation t uses `fold_in(key, t)`.
     """
     if corrector is None:
@@ -37,13 +38,14 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
     def stream(key, t, use):
         return random.fold_in(key, t * _USES + use)
 
-    def init(key, real=None, generations: int | None = None) -> State:
+    def init(key, real=None, generations: int | None = None, first: Params = None) -> State:
         key = random.as_key(key)
         _check_room(model, regime, generations)
         data, truth = model.observe(stream(key, 1, _OBSERVE), real)
-        params, _ = model.fit(stream(key, 1, _FIT), truth, data)
+        params = model.fit(stream(key, 1, _FIT), truth, data)[0] if first is None else first
         pool = regime.init(model.memory, data, model.capacity, generations)
-        return jax.tree.map(jnp.asarray, State(jnp.int32(1), params, pool, data, truth))
+        state = State(jnp.int32(1), params, pool, data, truth)
+        return state if model.hosted else jax.tree.map(jnp.asarray, state)
 
     def generation(key, state: State):
         key, t = random.as_key(key), state.t + 1
@@ -60,23 +62,33 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
         # materialised, or XLA would compute the fit again for every metric that reads it
         params = lax.optimization_barrier(params)
         state = State(t, params, pool, state.real, state.truth)
-        return state, {**measure(state), **seen, "effective_lam": _ratio(model, data)}
+        return state, {**measure(key, state), **seen, "effective_lam": _ratio(model, data)}
 
-    def measure(state: State) -> dict:
-        return {**model.measure(state.params, state.truth), "effective_lam": 0.0 * _ratio(model, state.real)}
+    def measure(key, state: State) -> dict:
+        seen = dict(model.measure(state.params, state.truth))
+        if model.evaluate is not None:
+            # a model is judged by the points that it will hand on, before any correction: a hosted one draws them once
+            seen |= model.evaluate(stream(random.as_key(key), state.t + 1, _SAMPLE), state.params, state.truth)
+        return {**seen, "effective_lam": 0.0 * _ratio(model, state.real)}
 
     batched = model.batched and corrector.batched
     return Loop(init, generation, measure, model, regime, corrector, batched)
 
 
 def _as_real(batch):
-    """The same points, marked as real data (Rows carry weights, statistics a size)."""
+    """The same points, marked as real data (Rows carry weights, statistics a size, Shards both in their parts)."""
+    if hasattr(batch, "as_real"):
+        return batch.as_real()
     return batch._replace(real=batch.weight if hasattr(batch, "weight") else batch.size)
 
 
 def _ratio(model, data):
     """The effective synthetic : real ratio of a training set; infinite where nothing real is left."""
     real = model.memory.real(data)
+    if model.hosted:  # plain numbers, of which a division by zero would raise
+        real = np.float64(real)
+        with np.errstate(divide="ignore"):
+            return (model.memory.size(data) - real) / real
     return (model.memory.size(data) - real) / real
 
 

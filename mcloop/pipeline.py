@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from mcloop.checkpoints import Keep
 from mcloop.errors import InputError
 from mcloop.experiment import Caption, Experiment, Settings, find, load, simulate
-from mcloop.store import Run, open_run, read_manifest
+from mcloop.store import Run, locked, open_run, read_manifest
 
 
-def run_into(folder: Path, known: Caption, experiment: Experiment, settings: Settings, quiet: bool = False) -> str:
+def run_into(
+    folder: Path, known: Caption, experiment: Experiment, settings: Settings, quiet: bool = False, keep: Keep | None = None
+) -> str:
     """Run (or finish, or reuse) a run in its folder, draw it, and return one line on what is where."""
     with open_run(folder, _record(known, settings)) as run:
         ds = run.load_dataset()
         reused = ds is not None
         if ds is None:
-            ds = simulate(experiment, settings, run.path("chunks"), progress=not quiet)
+            ds = simulate(experiment, settings, run.folder, progress=not quiet, keep=keep)
             run.save_dataset(ds)
             run.clear_chunks()
         if not (reused and run.finished):
@@ -28,6 +31,19 @@ def run_into(folder: Path, known: Caption, experiment: Experiment, settings: Set
     seen = (Path(folder) / "report.md").read_text(encoding="utf-8")
     sentences = "\n".join(line for line in seen.splitlines() if line.startswith("- "))
     return f"{head}\n{sentences}\nSee {folder}/report.md, {folder}/plots and {folder}/results.nc."
+
+
+def set_aside(folder: Path) -> None:
+    """Move a run's folder out of the way, so that the same command starts from nothing; its old numbers stay readable."""
+    if not folder.exists():
+        return
+    read_manifest(folder)  # what is no run is not moved
+    with locked(folder):
+        aside = next(p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.old-{i}")).exists())
+        try:
+            folder.rename(aside)
+        except OSError as error:
+            raise InputError(f"'{folder}' cannot be moved to '{aside}': {error.strerror}.") from error
 
 
 def draw_again(folder: Path) -> str:

@@ -7,14 +7,13 @@ Generation t (t = 1 is the fit on real data) trains on what a regime's `view` re
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from mcloop.memory import put
 from mcloop.types import Draw, InputError, Memory, Regime, Supply
 
 Schedule = Callable[[Any, Any], Any]
@@ -97,14 +96,21 @@ def augment(lam) -> Regime:
     """The same real data and floor(lam n) new synthetic points every generation (Bertrand et al., Gillman et al.).
 
     Args:
-        lam: synthetic : real ratio, >= 0.
+        lam: synthetic : real ratio, >= 0; inf is fully synthetic (n points, no real data), so that one grid holds both.
     """
-    check("lam", lam, "a finite number >= 0", lambda v: (v >= 0) & np.isfinite(v))
-    return Regime(
-        "augment",
-        lambda n, t: Draw(_points(lam, n)),
-        lambda key, memory, pool, supply, n, t: memory.merge(supply.real, supply.synthetic),
-    )
+    check("lam", lam, "a number >= 0", lambda v: v >= 0)
+    given = known(lam)
+    if given is None or not np.all(np.isfinite(given)):
+        endless = jnp.isinf(lam)
+        points, share = jnp.where(endless, 1.0, lam), jnp.where(endless, 0.0, 1.0)
+    else:
+        points, share = lam, None
+
+    def view(key, memory: Memory, pool, supply: Supply, n, t):
+        real = supply.real if share is None else memory.scale(supply.real, share)
+        return memory.merge(real, supply.synthetic)
+
+    return Regime("augment", lambda n, t: Draw(_points(points, n)), view)
 
 
 def fresh(real=1.0, synthetic=1.0, weight=None) -> Regime:
@@ -138,16 +144,12 @@ def window(generations: int, size: Schedule = _all) -> Regime:
 
     def init(memory: Memory, real, capacity, horizon):
         block = memory.reserve(real, 1)
-        empty = memory.scale(block, 0.0)
-        return jax.tree.map(lambda x, y: jnp.stack([x] + [y] * (k - 1)), block, empty)
+        return (*[memory.scale(block, 0.0)] * (k - 1), block)
 
     def update(memory: Memory, pool, supply: Supply, t):
-        return jax.tree.map(lambda x, y: put(x, y[None], (t - 1) % k), pool, supply.synthetic)
+        return (*pool[1:], supply.synthetic)
 
     def view(key, memory: Memory, pool, supply, n, t):
-        merged = jax.tree.map(lambda x: x[0], pool)
-        for i in range(1, k):
-            merged = memory.merge(merged, jax.tree.map(lambda x, i=i: x[i], pool))
-        return merged
+        return reduce(memory.merge, pool)
 
     return Regime("window", lambda n, t: Draw(size(n, t)), view, init, update)

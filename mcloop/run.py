@@ -23,20 +23,25 @@ def trajectory(loop: Loop, key: jax.Array, real, generations: int, see=lambda in
         generations: fits in all; generation 1 is the fit on real data.
         see: info -> what is kept of it, applied inside the scan (a reduction, or fewer variables).
     """
-    state = loop.init(key, real, generations)
-    first = loop.measure(state)
     # inlined, not compiled: the scan's body then costs no second trace
     step = jax.jit(lambda s: loop.generation(key, s), inline=True)
-    state, seen = _settle(step, state)
+    state, first = opening(loop, key, real, generations, step)
 
     def body(state, _):
         state, info = step(state)
         return state, see(info)
 
     final, rest = lax.scan(body, state, None, length=generations - 1)
+    return final, jax.tree.map(_prepend, see(first), rest)
+
+
+def opening(loop: Loop, key: jax.Array, real, generations: int, step) -> tuple[State, dict]:
+    """Generation 1, uncompiled: its state, in the shapes that `step` (state -> state, info) returns, and what was seen."""
+    state = loop.init(key, real, generations)
+    first = loop.measure(key, state)
+    state, seen = _settle(step, state)
     # what generation 1 does not know (a fit's own scalars) is NaN there
-    opening = {name: jnp.asarray(first.get(name, jnp.nan), x.dtype) for name, x in seen.items()}
-    return final, jax.tree.map(_prepend, see(opening), rest)
+    return state, {name: jnp.asarray(first.get(name, jnp.nan), x.dtype) for name, x in seen.items()}
 
 
 def _prepend(first: jax.Array, rest: jax.Array) -> jax.Array:

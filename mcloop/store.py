@@ -9,7 +9,8 @@ import os
 import shutil
 import socket
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,6 +255,24 @@ def _lock(folder: Path) -> int:
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()} on {socket.gethostname()}".encode())
     return lock
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder, made if absent, for this process while the block runs.
+
+    Raises:
+        InputError: another process holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+    except OSError as error:
+        raise refusal(error, folder) from error
+    try:
+        yield
+    finally:
+        _unlock(folder, lock)
 
 
 def _in_use(folder: Path) -> str:

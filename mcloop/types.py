@@ -27,7 +27,7 @@ class Draw(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """How a model remembers data: one algebra, whatever the representation (statistics, rows, later shards).
+    """How a model remembers data: one algebra, whatever the representation (statistics, rows, shards).
 
     Attributes:
         merge: (a, b) -> the union of two bodies of data.
@@ -72,6 +72,10 @@ class Model(NamedTuple):
         temper: (params, T) -> the parameters at temperature T, where the family has a closed form.
         blend: (a, b, w) -> (1 - w) a + w b in the parameters that are extrapolated (means, covariances, ...).
         accept: (params, score) -> parameters of the distribution kept by a verifier, where there is a closed form.
+        evaluate: (key, params, truth) -> dict of what is seen only by drawing samples: scalars, and pictures (arrays).
+        hosted: whether it runs on the host, a Python loop of compiled steps over data that may lie on disk; such a model is
+            never traced and never vmapped.
+        blank: () -> the parameters' shapes, by which a hosted model's checkpoint is read.
     """
 
     name: str
@@ -88,6 +92,32 @@ class Model(NamedTuple):
     temper: Callable[[Params, Any], Params] | None = None
     blend: Callable[[Params, Params, Any], Params] | None = None
     accept: Callable[[Params, Any], Params] | None = None
+    evaluate: Callable[[Key, Params, Params], dict] | None = None
+    hosted: bool = False
+    blank: Callable[[], Params] | None = None
+
+
+class Learner(NamedTuple):
+    """A network with an objective and a sampler, written for one loop; pure, so that vmap gives grids.
+
+    Points are an array (n, ...), or for class-conditional learners a dict {"x": (n, ...), "label": (n,) int32}.
+
+    Attributes:
+        name: as it appears in results.
+        init: (key) -> Variables, the network's parameters and running statistics.
+        loss: (key, variables, points) -> (scalar loss, statistics after a forward pass in training mode).
+        sample: (key, variables, count, label=None) -> points; `count` is static, `label` None takes the classes in turn.
+        field: (variables, points (n, ...)) -> (n, m): what the network says on a fixed probe, by which two models are
+            compared as functions.
+        log_prob: (variables, points) -> (n,) nats, exact, where there is one.
+    """
+
+    name: str
+    init: Callable[[Key], Any]
+    loss: Callable[[Key, Any, Batch], tuple[jax.Array, Any]]
+    sample: Callable[..., Batch]
+    field: Callable[[Any, Batch], jax.Array]
+    log_prob: Callable[[Any, Batch], jax.Array] | None = None
 
 
 class Regime(NamedTuple):
@@ -145,12 +175,12 @@ class State(NamedTuple):
 class Loop(NamedTuple):
     """A self-consuming loop: `init(key, real) -> State`, `generation(key, state) -> (State, Info)`.
 
-    `measure(state) -> Info` gives the scalars of a state (generation 1, the fit on real data, has no generation step).
+    `measure(key, state) -> Info` gives what is seen of a state (generation 1, the fit on real data, has no generation step).
     """
 
     init: Callable[..., State]
     generation: Callable[[Key, State], tuple[State, dict]]
-    measure: Callable[[State], dict]
+    measure: Callable[[Key, State], dict]
     model: Model
     regime: Regime
     corrector: Corrector

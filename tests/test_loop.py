@@ -50,7 +50,7 @@ def test_a_scan_is_a_loop_of_generations(scanned, stepped, loop):
     _, states, by_hand = stepped
     assert int(final.t) == T
     close(final, states[-1])
-    first = jax.jit(loop.measure)(states[0])
+    first = jax.jit(loop.measure)(KEY, states[0])
     for name, values in infos.items():
         assert values.shape == (T,)
         close(values, np.stack([first[name], *(info[name] for info in by_hand)]))
@@ -137,7 +137,7 @@ def test_a_known_truth_plays_theta_star():
     loop = make_loop(exact.gaussian(d=1, n=8), regimes.replace())
     start = jax.jit(lambda keys: loop.init(keys, truth))
     state = start(jax.random.split(KEY, 4000))
-    seen = jax.jit(loop.measure)(state)
+    seen = jax.jit(loop.measure)(KEY, state)
     error = (state.params.mean[0] - 3.0) * np.sqrt(8 / 4.0)
     assert abs(error.mean()) < 4 / np.sqrt(4000) and abs(error.var() - 1) < 4 * np.sqrt(2 / 4000)
     np.testing.assert_allclose(seen["mean_sq_error"], (state.params.mean[0] - 3.0) ** 2, rtol=1e-4)

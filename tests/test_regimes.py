@@ -79,6 +79,7 @@ BOOKS = {
     "augment": (regimes.augment(0.5), [[10, 5], [10, 0, 5], [10, 0, 0, 5]], [0.5] * 3),
     "augment, more": (regimes.augment(2), [[10, 20], [10, 0, 20], [10, 0, 0, 20]], [2] * 3),
     "augment, nothing": (regimes.augment(0), [[10], [10], [10]], [0, 0, 0]),
+    "augment, nothing else": (regimes.augment(np.inf), [[0, 10], [0, 0, 10], [0, 0, 0, 10]], [ALL] * 3),
     "fresh": (regimes.fresh(0.8, 0.4), [[8, 4], [8, 0, 4], [8, 0, 0, 4]], [0.5] * 3),
     "fresh, weighted": (regimes.fresh(0.8, 0.4, 0.75), [[9, 3], [9, 0, 3], [9, 0, 0, 3]], [1 / 3] * 3),
     "fresh, weighted alike": (regimes.fresh(0.8, 0.4, 2 / 3), [[8, 4], [8, 0, 4], [8, 0, 0, 4]], [0.5] * 3),
@@ -217,7 +218,6 @@ def test_lam_n_is_floored_as_on_paper(lam, n, points):
     [
         (lambda: regimes.augment(-0.5), ("lam must be", "-0.5")),
         (lambda: regimes.augment(np.nan), ("lam must be", "nan")),
-        (lambda: regimes.augment(np.inf), ("lam must be", "inf")),
         (lambda: regimes.augment([0.1, -1]), ("lam must be", "[0.1, -1.0]")),
         (lambda: regimes.augment("half"), ("lam must be", "'half'")),
         (lambda: regimes.augment(None), ("lam must be", "None")),

@@ -1,0 +1,272 @@
+"""The driver of neural loops: grids of them, a checkpoint for every generation, resumed to the bit."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcloop import dataset, random
+from mcloop.checkpoints import Keep
+from mcloop.errors import InputError
+from mcloop.grids import check_axes, check_seeds, is_number, read_axis
+from mcloop.hosted import Diverged
+from mcloop.progress import listening
+from mcloop.run import check_generations, opening
+from mcloop.shelf import spill
+from mcloop.store import locked
+from mcloop.types import Loop, State
+from mcloop.units import Codec, Info, Unit, arrays_codec, shards_codec
+
+
+class Plan(NamedTuple):
+    """One resumable computation: a hosted loop, or a grid of loops and seeds that run as one program.
+
+    Attributes:
+        name: of its folder.
+        settings: what its numbers depend on.
+        codec: how its state goes to disk.
+        first: () -> (state, info) of generation 1; given the generation 1 of a plan that shares it, -> (state, its info).
+        step: state -> (state, info); its argument may be given away.
+        place: (grid index, seed) -> this plan's part of an info's leaf.
+        shared: plans with an equal value have the same generation 1.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    codec: Codec
+    first: Callable[[tuple[State, Info] | None], tuple[State, Info]]
+    step: Callable[[State], tuple[State, Info]]
+    place: Callable[[int, int], tuple[int, ...] | None]
+    shared: Any = None
+
+
+def train(
+    make: Callable[..., Loop],
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    seeds: int = 3,
+    generations: int = 10,
+    *,
+    folder: str | os.PathLike[str],
+    seed: int = 0,
+    keep: Keep | None = None,
+    progress: bool = False,
+    attributes: Mapping[str, Any] | None = None,
+):
+    """Run neural loops over the product of named axes and over seeds, with a checkpoint for every generation.
+
+    Loops whose model is compiled run side by side: every number of the grid and every seed in one program, one program for
+    each combination of the other axes. Loops whose model is hosted run one after the other; those that share a model object
+    share its first fit. The same call goes on from the last good generation of each, and ends bit-identical to one that
+    was never stopped.
+
+    Args:
+        make: keyword arguments, one for each axis -> Loop.
+        grid: axis -> values.
+        seeds: replicas of every cell; a seed draws the same numbers in every cell.
+        generations: fits; generation 1 is the fit on real data.
+        folder: where checkpoints, shards and measures go.
+        seed: root of all randomness.
+        keep: which checkpoints stay; default all of them.
+        progress: show a bar on standard error, or a line a generation where that is a file.
+
+    Returns:
+        xarray.Dataset with dimensions (*grid, seed, generation); what is seen as pictures is shown for seed 0.
+
+    Raises:
+        InputError: before anything runs for a bad axis or value; later for a full disk.
+    """
+    check_generations(generations)
+    check_seeds(seeds, seed)
+    axes = {name: read_axis(name, values) for name, values in dict(grid or {}).items()}
+    check_axes(make, axes)
+    cells = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+    root = jax.random.key(seed)
+    keys = random.fold_in(jnp.broadcast_to(root, (seeds,)), jnp.arange(seeds, dtype=jnp.uint32))
+    loops = [make(**cell) for cell in cells]
+    for loop in loops:
+        if not isinstance(loop, Loop):
+            raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
+    where, common = Path(folder), {"seed": seed, "generations": generations}
+    plans = [
+        _hosted(loop, cell, place, i, keys[i], where, common, generations)
+        for i in range(seeds)
+        for place, (cell, loop) in enumerate(zip(cells, loops, strict=True))
+        if loop.model.hosted
+    ]
+    plans += _compiled(make, [(i, c) for i, c in enumerate(cells) if not loops[i].model.hosted], keys, common, generations)
+    with locked(where):
+        results, remarks = _run(plans, where, generations, keep or Keep(), progress)
+    return _assemble(plans, results, axes, len(cells), seeds, generations, loops, {"seed": seed, **(attributes or {})}, remarks)
+
+
+def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, generations: int) -> Plan:
+    name = _slug({**cell, "seed": i})
+    shelf = folder / name / "shards"
+
+    def first(given: tuple[State, Info] | None) -> tuple[State, Info]:
+        state = spill(loop.init(key, None, generations, first=None if given is None else given[0].params), shelf)
+        if given is not None:
+            return state, given[1]
+        return state, {k: np.asarray(v) for k, v in loop.measure(key, state).items()}
+
+    def step(state: State) -> tuple[State, Info]:
+        state, info = loop.generation(key, state)
+        return spill(state, shelf), {k: np.asarray(v) for k, v in info.items()}
+
+    def start() -> State:
+        return loop.init(key, None, generations, first=())
+
+    settings = {**common, "cell": cell, "replica": i, "model": loop.model.name, "real": loop.model.estimator}
+    codec = shards_codec(loop, start, shelf)
+    return Plan(name, settings, codec, first, step, lambda c, s: () if (c, s) == (place, i) else None, (id(loop.model), i))
+
+
+def _compiled(make, cells: list[tuple[int, dict[str, Any]]], keys, common, generations: int) -> list[Plan]:
+    """One plan for each combination of the axes that are not numbers."""
+    groups: dict[tuple, list[tuple[int, dict[str, Any]]]] = {}
+    for place, cell in cells:
+        fixed = tuple((k, v) for k, v in cell.items() if not is_number(v))
+        groups.setdefault(fixed, []).append((place, cell))
+    return [_program(make, dict(fixed), members, keys, common, generations) for fixed, members in groups.items()]
+
+
+def _program(make, fixed: dict[str, Any], members, keys, common, generations: int) -> Plan:
+    traced = [k for k in members[0][1] if k not in fixed]
+    flat = {k: jnp.asarray([cell[k] for _, cell in members], jnp.float32) for k in traced}
+    places = {place: j for j, (place, _) in enumerate(members)}
+
+    # the places are mapped over too, so that a program without numbers has an axis of cells like any other
+    where = jnp.arange(len(members))
+
+    def begin(key, where, cell):
+        loop = make(**fixed, **cell)
+        return opening(loop, key, None, generations, lambda s: loop.generation(key, s))
+
+    def advance(key, where, cell, state):
+        return make(**fixed, **cell).generation(key, state)
+
+    # cells inside, seeds outside: what does not depend on the cell (the first fit) is computed once a seed
+    begin_ = jax.jit(jax.vmap(jax.vmap(begin, (None, 0, 0)), (0, None, None)))
+    advance_ = jax.jit(jax.vmap(jax.vmap(advance, (None, 0, 0, 0)), (0, None, None, 0)), donate_argnums=3)
+    shapes = jax.eval_shape(begin_, keys, where, flat)[0]
+
+    def seen(result):
+        state, info = result
+        return state, {k: np.asarray(v) for k, v in info.items()}
+
+    settings = {**common, "cells": [cell for _, cell in members], "replicas": len(keys)}
+    return Plan(
+        _slug(fixed) or "grid",
+        settings,
+        arrays_codec(lambda: shapes),
+        lambda given: seen(begin_(keys, where, flat)),
+        lambda state: seen(advance_(keys, where, flat, state)),
+        lambda c, s: (s, places[c]) if c in places else None,
+    )
+
+
+def _run(plans: list[Plan], folder: Path, generations: int, keep: Keep, show: bool) -> tuple[list[list[Info]], list[str]]:
+    """Every plan to its end; what was seen of each generation, and remarks on those that could not be computed."""
+    results, remarks = [], []
+    openings: dict[Any, tuple[Unit, Plan]] = {}
+    with listening(len(plans) * generations, show) as bar:
+        for plan in plans:
+            unit = Unit(folder / plan.name, plan.settings, keep)
+            donor = openings.get(plan.shared) if plan.shared is not None else None
+            infos, why = _carry_on(plan, unit, donor, generations, bar)
+            if why:
+                remarks.append(f"{plan.name}: {why}")
+            if plan.shared is not None:
+                openings.setdefault(plan.shared, (unit, plan))
+            results.append(infos)
+    return results, remarks
+
+
+def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar) -> tuple[list[Info], str]:
+    """One plan from its last good generation to its end, or to the generation that diverges."""
+    failed = unit.failure()
+    last = generations if failed is None else failed[0] - 1
+    t, state = unit.restore(plan.codec, last)
+    infos: list[Info] = [_kept(unit, i + 1) for i in range(t)]
+    for _ in range(t):
+        if bar is not None:
+            bar.advance(None)
+    while t < last:
+        began = time.monotonic()
+        if bar is not None:
+            bar.at(f"{plan.name}, generation {t + 1} of {generations}")
+        try:
+            if state is None:
+                state, info = plan.first(None if donor is None else _first_of(*donor))
+            else:
+                state, info = plan.step(state)
+        except Diverged as error:
+            failed = t + 1, f"generation {t + 1} could not be fitted: {error}"
+            unit.fail(*failed)
+            break
+        t += 1
+        unit.save(t, state, info, plan.codec)
+        infos.append(info)
+        if bar is not None:
+            bar.advance(time.monotonic() - began)
+    return infos, "" if failed is None else failed[1]
+
+
+def _first_of(unit: Unit, plan: Plan) -> tuple[State, Info] | None:
+    """Generation 1 of another loop of the same model, if its checkpoint is still good."""
+    _, state = unit.restore(plan.codec, 1)
+    return None if state is None else (state, _kept(unit, 1))
+
+
+def _kept(unit: Unit, t: int) -> Info:
+    info = unit.info(t)
+    if info is None:
+        raise InputError(f"what was seen of generation {t} in {str(unit.folder)!r} went missing while the run was under way.")
+    return info
+
+
+def _assemble(plans, results, axes, cells: int, seeds: int, generations: int, loops, attributes, remarks):
+    """The Dataset of a run: scalars by cell, seed and generation; pictures by cell and generation."""
+    lead = tuple(len(v) for v in axes.values())
+    labels = {n: [x if is_number(x) else str(x) for x in v] for n, v in axes.items()}
+    scalars: dict[str, np.ndarray] = {}
+    pictures: dict[str, np.ndarray] = {}
+    for plan, infos in zip(plans, results, strict=True):
+        for c, s in itertools.product(range(cells), range(seeds)):
+            if (place := plan.place(c, s)) is None:
+                continue
+            for t, info in enumerate(infos):
+                for name, leaf in info.items():
+                    value = leaf[place] if place else leaf
+                    if value.ndim == 0:
+                        scalars.setdefault(name, np.full((cells, seeds, generations), np.nan, np.float32))[c, s, t] = value
+                    elif s == 0:
+                        shape = (cells, generations, *value.shape)
+                        pictures.setdefault(name, np.zeros(shape, value.dtype))[c, t] = value
+    estimators = "; ".join(dict.fromkeys(loop.model.estimator for loop in loops if loop.model.estimator))
+    steps = {"generation": np.arange(1, generations + 1)}
+    attributes = {"sample_count": seeds, "estimator": estimators, **attributes}
+    if remarks:
+        attributes["remarks"] = [*attributes.get("remarks", []), *remarks]
+    shaped = {n: x.reshape(lead + (seeds, generations)) for n, x in scalars.items()}
+    ds = dataset.assemble(shaped, {**labels, "seed": np.arange(seeds), **steps}, attributes)
+    for name, x in pictures.items():
+        kind = "images" if x.ndim == 5 else "density"
+        inner = ("image", "y", "x") if kind == "images" else ("y", "x")
+        ds[name] = ((*axes, "generation", *inner), x.reshape(lead + x.shape[1:]), {"picture": kind})
+    return ds
+
+
+def _slug(cell: Mapping[str, Any]) -> str:
+    """A folder's name for a cell."""
+    words = ",".join(f"{k}={v:g}" if is_number(v) else f"{k}={v}" for k, v in cell.items())
+    return re.sub(r"[^A-Za-z0-9=,.+-]+", "_", words)[:120]

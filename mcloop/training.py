@@ -1,0 +1,170 @@
+"""The optimiser's side of a neural loop: what one step does, for how long, at what rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mcloop.errors import InputError
+from mcloop.types import Learner
+
+Schedule = Callable[[Any], Any]
+
+
+class Budget(NamedTuple):
+    """How long a fit lasts: `epochs` over the training set if given, else `steps` minibatches."""
+
+    steps: int = 0
+    epochs: float | None = None
+
+    def of(self, points: float, batch: int) -> int:
+        """Minibatches for a training set of so many points."""
+        return self.steps if self.epochs is None else max(1, int(np.ceil(self.epochs * points / batch)))
+
+
+class Training(NamedTuple):
+    """How a network is trained, at generation 1 (`first`) and after it (`later`).
+
+    Attributes:
+        first, later: budgets of the first fit and of every later one.
+        rate, later_rate: learning rates, functions of the share of the fit that is done, in [0, 1).
+        batch: points a minibatch.
+        transform: what optax does to a gradient before the rate multiplies it.
+        ema: decay of the exponential moving average that is sampled from, a step; None samples the last parameters.
+        warm: whether a generation starts from the last one's parameters; if not, from generation 1's initialisation.
+        keep_moments: whether the optimiser's state goes with them.
+    """
+
+    first: Budget
+    later: Budget
+    rate: Schedule
+    later_rate: Schedule
+    batch: int
+    transform: optax.GradientTransformation
+    ema: float | None
+    warm: bool
+    keep_moments: bool
+
+
+def training(
+    first: int | Budget,
+    later: int | Budget,
+    *,
+    rate: float | Schedule = 1e-3,
+    later_rate: float | Schedule | None = None,
+    batch: int = 128,
+    transform: optax.GradientTransformation | None = None,
+    clip: float | None = None,
+    ema: float | None = None,
+    warm: bool = True,
+    keep_moments: bool = False,
+) -> Training:
+    """How a network is trained: `training(first=2000, later=200, rate=linear(1e-3))`.
+
+    Args:
+        first, later: steps, or a `Budget`, of the first fit and of every later one.
+        rate, later_rate: learning rate > 0, or a function of the share of the fit that is done; `later_rate` defaults to
+            `rate`.
+        batch: points a minibatch, >= 1.
+        transform: an optax transformation without its learning rate; default Adam's.
+        clip: the largest global norm of a gradient.
+        ema: decay a step of the averaged parameters, in (0, 1).
+        warm, keep_moments: what a generation inherits from the last one.
+
+    Raises:
+        InputError: a number outside of what is allowed.
+    """
+    first, later = (b if isinstance(b, Budget) else Budget(steps=b) for b in (first, later))
+    for field, budget in (("first", first), ("later", later)):
+        if (budget.epochs if budget.epochs is not None else budget.steps) <= 0:
+            raise InputError(f"{field} must be a number of steps >= 1 or of epochs > 0, not {budget}.")
+    for field, value in (("rate", rate), ("later_rate", rate if later_rate is None else later_rate)):
+        if not callable(value) and not (np.isfinite(value) and value > 0):
+            raise InputError(f"{field} must be a finite number > 0, not {value!r}.")
+    if not isinstance(batch, int) or batch < 1:
+        raise InputError(f"batch must be a whole number >= 1, not {batch!r}.")
+    if ema is not None and not 0 < ema < 1:
+        raise InputError(f"ema must be a decay in (0, 1), not {ema!r}.")
+    if clip is not None and not clip > 0:
+        raise InputError(f"clip must be a norm > 0, not {clip!r}.")
+    transform = optax.scale_by_adam() if transform is None else transform
+    if clip is not None:
+        transform = optax.chain(optax.clip_by_global_norm(clip), transform)
+    schedules = (_schedule(rate), _schedule(rate if later_rate is None else later_rate))
+    return Training(first, later, *schedules, batch, transform, ema, warm, keep_moments)
+
+
+def linear(start: float, end: float = 0.0) -> Schedule:
+    """A learning rate that goes straight from `start` to `end` over a fit."""
+    return lambda share: start + (end - start) * share
+
+
+def cosine(start: float, end: float = 0.0) -> Schedule:
+    """A learning rate that goes from `start` to `end` along half a cosine."""
+    return lambda share: end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * share))
+
+
+def _schedule(rate) -> Schedule:
+    return rate if callable(rate) else lambda share: rate
+
+
+class Fitted(NamedTuple):
+    """A trained network: what the next generation starts from.
+
+    Attributes:
+        variables: parameters and running statistics.
+        ema: the averaged parameters that samples are drawn from, () without an average.
+        moments: the optimiser's state, () where it is not handed on to the next generation.
+    """
+
+    variables: Any
+    ema: Any
+    moments: Any
+
+
+def begin(training: Training, variables) -> Fitted:
+    """A network that has not been trained yet."""
+    ema = () if training.ema is None else variables.params
+    return Fitted(variables, ema, training.transform.init(variables.params) if training.keep_moments else ())
+
+
+def averaged(fitted: Fitted):
+    """The variables that samples are drawn from and that are measured."""
+    if isinstance(fitted.ema, tuple) and not fitted.ema:
+        return fitted.variables
+    return fitted.variables._replace(params=fitted.ema)
+
+
+def start(training: Training, previous: Fitted, initial=None) -> Fitted:
+    """The carry of a fit's first step: the last generation's network, or a new one from `initial` if training is not warm."""
+    if initial is not None and not training.warm:
+        previous = begin(training, initial)
+    if training.keep_moments:
+        return previous
+    return previous._replace(moments=training.transform.init(previous.variables.params))
+
+
+def finish(training: Training, run: Fitted) -> Fitted:
+    """What is kept of a fit: everything but moments that are not handed on."""
+    return run if training.keep_moments else run._replace(moments=())
+
+
+def step(learner: Learner, training: Training, key, run: Fitted, points, rate) -> tuple[Fitted, jax.Array]:
+    """One optimiser step on a minibatch, at a learning rate: (run, loss). Pure; the drivers compile it."""
+    variables = run.variables
+
+    def objective(params):
+        return learner.loss(key, variables._replace(params=params), points)
+
+    (loss, stats), gradient = jax.value_and_grad(objective, has_aux=True)(variables.params)
+    updates, moments = training.transform.update(gradient, run.moments, variables.params)
+    params = jax.tree.map(lambda p, u: p - rate * u, variables.params, updates)
+    ema = run.ema
+    if training.ema is not None:
+        ema = jax.tree.map(lambda a, p: a + (1 - training.ema) * (p - a), ema, params)
+    return Fitted(variables._replace(params=params, stats=stats), ema, moments), loss

@@ -1,0 +1,63 @@
+"""A deep run that is killed at random moments, and inside of saves, ends as one that was never stopped."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import crashing
+import pytest
+from test_neural import same_files
+
+KILLS_BY_CLOCK, KILLS_IN_A_SAVE = 10, 14
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_killed_at_random_moments_and_resumed_to_the_bit(tmp_path):
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": str(here), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    nursery = subprocess.Popen(
+        [sys.executable, str(here / "crashing.py")], stdin=-1, stdout=-1, text=True, env=environment, cwd=tmp_path
+    )
+    assert nursery.stdin and nursery.stdout
+
+    def child(folder, operations="", seconds=None):
+        nursery.stdin.write(f"{folder}\t{operations}\n")
+        nursery.stdin.flush()
+        pid, began = int(nursery.stdout.readline()), time.monotonic()
+        timer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL)) if seconds else None
+        if timer:
+            timer.start()
+        code = int(nursery.stdout.readline())
+        if timer:
+            timer.cancel()
+        return code, time.monotonic() - began
+
+    with nursery:
+        assert child(tmp_path / "whole")[0] == 0
+        # the second whole run finds everything compiled: how long the ones that are killed may take
+        code, whole = child(tmp_path / "timed")
+        assert code == 0
+        rng, killed, codes = random.Random(0), 0, []
+        for _ in range(200):
+            if killed >= KILLS_BY_CLOCK + KILLS_IN_A_SAVE:
+                break
+            by_clock = killed < KILLS_BY_CLOCK
+            # a generation writes to the disk some thirty times, and a resumed run makes at least a little progress
+            how = {"seconds": whole * rng.uniform(0.2, 0.9)} if by_clock else {"operations": rng.randint(1, 60)}
+            code, _ = child(tmp_path / "killed", **how)
+            codes.append(code)
+            killed += code == -signal.SIGKILL
+            if code == 0:  # it came through: begin another one
+                same_files(tmp_path / "whole", tmp_path / "killed")
+                (tmp_path / "killed").rename(tmp_path / f"survived-{len(codes)}")
+        assert killed == KILLS_BY_CLOCK + KILLS_IN_A_SAVE and set(codes) <= {0, -signal.SIGKILL}, codes
+        assert child(tmp_path / "killed")[0] == 0
+        nursery.stdin.close()
+    same_files(tmp_path / "whole", tmp_path / "killed")
+    assert crashing.work(tmp_path / "killed").identical(crashing.work(tmp_path / "whole"))
