@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import counts, random
+from mcloop.centroids import fit_centroids as fit_centroids
+from mcloop.centroids import nearest_centroid as nearest_centroid
 from mcloop.memory import Rows
 from mcloop.regimes import check
 from mcloop.types import Corrector, InputError, Model

@@ -27,10 +27,29 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "mode_coverage": ("share of the true modes that the model still holds", "1"),
     "unit_error": ("the error that real data alone would leave", "as the error's"),
     "effective_lam": ("synthetic : real weight of the generation's training set", "1"),
+    "sliced_w2": ("sliced Wasserstein-2 distance to real points", "data units"),
+    "mmd2": ("squared maximum mean discrepancy to real points", "1"),
+    "high_quality": ("share of the samples that lie where real data do", "1"),
+    "nll": ("negative log-likelihood of real test points", "nats"),
+    "kl_modes": ("Kullback-Leibler divergence of the samples' mode frequencies from the true ones", "nats"),
+    "param_distance": ("distance of the parameters from those of the reference model, relative to its norm", "1"),
+    "field_distance": ("root mean square distance of the network's output from the reference model's", "output units"),
+    "fid": ("Frechet distance to the real test set in feature space", "feature units^2"),
+    "fid_inf": ("Frechet distance in feature space, extrapolated to infinitely many samples", "feature units^2"),
+    "kid": ("kernel distance (polynomial MMD^2) to the real test set in feature space", "1"),
+    "precision": ("share of the samples that lie in the real points' manifold", "1"),
+    "recall": ("share of the real points that lie in the samples' manifold", "1"),
+    "density": ("real neighbourhoods that hold a sample, on average over samples", "1"),
+    "coverage": ("share of the real points with a sample in their neighbourhood", "1"),
+    "diversity": ("mean distance between pairs of samples in feature space", "feature units"),
+    "class_tv": ("total variation between the class histogram and the real one", "1"),
+    "loss": ("training loss at the end of the generation", "1"),
+    "seconds": ("wall time of the generation", "s"),
 }
 
 AXES: dict[str, str] = {
     "regime": "what is remembered",
+    "arm": "what a generation is trained on, and whether that is corrected",
     "family": "model family",
     "lam": "synthetic : real ratio",
     "gamma": "correction strength",
@@ -40,6 +59,39 @@ AXES: dict[str, str] = {
     "generation": "fits so far (1 = the fit on real data)",
     "statistic": "statistic over seeds",
 }
+
+
+INSIDE = ("seed", "statistic", "generation")  # dimensions of a measure that are not axes of the grid
+
+
+def measures(ds) -> list[str]:
+    """The scalars of a Dataset: variables over generations and seeds (or statistics over seeds), pictures left out."""
+    return [str(n) for n, v in ds.data_vars.items() if "generation" in v.dims and ("seed" in v.dims or "statistic" in v.dims)]
+
+
+def pictures(ds) -> list[str]:
+    """The pictures of a Dataset: variables with the attribute `picture`, "images" or "density", one for every generation.
+
+    A companion `real_NAME`, which has the attribute `real` and no generations, is not listed: see `mcloop.pictures`.
+    """
+    return [str(n) for n, v in ds.data_vars.items() if v.attrs.get("picture") and not v.attrs.get("real")]
+
+
+def short(value: Any) -> str:
+    """A coordinate's value: a name, or a number without needless digits."""
+    return str(value) if isinstance(value, str) else f"{value:g}"
+
+
+def named(axis: str, value: Any) -> str:
+    """A coordinate in words: "lam 0.5"; a string stands for itself."""
+    return short(value) if isinstance(value, str) else f"{axis} {short(value)}"
+
+
+def number(mean: float, sem: float) -> str:
+    """ "mean +- standard error" as tables and sentences show it; "" for a NaN."""
+    if not np.isfinite(mean):
+        return "" if np.isnan(mean) else str(mean)
+    return f"{mean:.4g} +- {sem:.1g}" if np.isfinite(sem) else f"{mean:.4g}"
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from mcloop import dataset, random
 from mcloop.checkpoints import Keep
@@ -146,6 +148,9 @@ def _program(make, fixed: dict[str, Any], members, keys, common, generations: in
 
     # the places are mapped over too, so that a program without numbers has an axis of cells like any other
     where = jnp.arange(len(members))
+    along, across = _along_seeds(len(keys))
+    keys = jax.device_put(keys, along)
+    flat, where = jax.device_put((flat, where), across)
 
     def begin(key, where, cell):
         loop = make(**fixed, **cell)
@@ -169,9 +174,17 @@ def _program(make, fixed: dict[str, Any], members, keys, common, generations: in
         settings,
         arrays_codec(lambda: shapes),
         lambda given: seen(begin_(keys, where, flat)),
-        lambda state: seen(advance_(keys, where, flat, state)),
+        lambda state: seen(advance_(keys, where, flat, jax.device_put(state, along))),
         lambda c, s: (s, places[c]) if c in places else None,
     )
+
+
+def _along_seeds(seeds: int) -> tuple[NamedSharding, NamedSharding]:
+    """(seeds spread over as many devices as divide them, everything on each of those)."""
+    devices = jax.devices()
+    used = max(k for k in range(1, len(devices) + 1) if seeds % k == 0)
+    mesh = jax.make_mesh((used,), ("seeds",), axis_types=(AxisType.Auto,), devices=devices[:used])
+    return NamedSharding(mesh, P("seeds")), NamedSharding(mesh, P())
 
 
 def _run(plans: list[Plan], folder: Path, generations: int, keep: Keep, show: bool) -> tuple[list[list[Info]], list[str]]:

@@ -73,16 +73,16 @@ def _record(known: Caption, settings: Settings) -> dict:
 
 
 def _draw(run: Run, ds, known: Caption, experiment: Experiment, settings: Settings) -> None:
-    from mcloop import plots, report
+    from mcloop import html, plots, report
 
-    names = []
+    files, captions = {}, {}
     for name, figure in plots.draw(ds, experiment, known.title.rstrip(".")).items():
         path = run.path(f"plots/{name}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130)
+        figure.savefig(path, dpi=max(130, figure.dpi))
         run.add_file(f"plots/{name}.png")
-        names.append(f"{name}.png")
-    run.save_text("report.md", report.write(ds, experiment, known, settings, names))
+        files[name], captions[name] = path, str(figure.get_label())
+    run.save_text("report.md", report.write(ds, experiment, known, settings, [f"{name}.png" for name in files]))
+    run.save_text("report.html", html.write(ds, experiment, known, settings, files, captions))
 
 
 def validate_into(level, seed: int, only, json_file: Path | None, out: Path | None) -> bool:

@@ -1,4 +1,4 @@
-"""What was seen, in words: which cell collapsed, at what rate, against which law; and the numbers behind the figures."""
+"""What was seen, in words: which cell collapsed, at what rate, against which law or arm; the numbers behind the figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mcloop.dataset import AXES
+from mcloop.arms import compare as compare
+from mcloop.dataset import AXES, INSIDE, measures, named, number, short
+from mcloop.errors import InputError
 
 
 class Cell(NamedTuple):
@@ -25,35 +27,40 @@ class Cell(NamedTuple):
     band: dict[str, tuple[np.ndarray, np.ndarray]]
     law: dict[str, np.ndarray]
     tail: dict[str, np.ndarray]
+    seeds: int = 0
 
 
 _HEAVY = 5.0  # of Cell.tail: a log-normal of log-variance 1.6, at which a thousand seeds still give an honest z
 
 
 def cells(ds, experiment) -> Iterator[Cell]:
-    """Every cell of a Dataset, with its law where the experiment has one."""
-    inner = {"seed", "statistic", "generation"}
-    axes = [d for d in ds.dims if d not in inner]
-    varied = [d for d in axes if ds.sizes[d] > 1] or axes[:1]
+    """Every cell of a Dataset, with its law where the experiment has one; pictures are left out."""
+    ds = ds[measures(ds)]
     g = ds["generation"].values
-    for point in itertools.product(*(ds[d].values for d in axes)):
-        where = {d: v.item() if isinstance(v, np.generic) else v for d, v in zip(axes, point, strict=True)}
+    for where, label in places(ds):
         part = ds.sel(where)
         mean, sem, band, tail = {}, {}, {}, {}
+        count = part.sizes.get("seed") or ds.attrs.get("sample_count", 1)
         for name in map(str, part.data_vars):
             mean[name], sem[name], band[name] = _over_seeds(part[name])
-            count = part.sizes.get("seed") or ds.attrs.get("sample_count", 1)
             with np.errstate(invalid="ignore", divide="ignore"):
                 tail[name] = 1 + count * (sem[name] / mean[name]) ** 2
         law = {}
         if experiment.law is not None:
             law = {k: np.broadcast_to(v, g.shape) for k, v in experiment.law(g, **where).items()}
-        label = ", ".join(_named(d, where[d]) for d in varied)
-        yield Cell(where, label, g, mean, sem, band, law, tail)
+        yield Cell(where, label, g, mean, sem, band, law, tail, int(count))
 
 
-def _named(axis: str, value) -> str:
-    return str(value) if isinstance(value, str) else f"{axis} {value:g}"
+def places(ds) -> list[tuple[dict[str, Any], str]]:
+    """The coordinates of every cell of the grid, and a label that names the axes which vary."""
+    measured = ds[measures(ds)]
+    axes = [str(d) for d in measured.dims if d not in INSIDE]
+    varied = [d for d in axes if measured.sizes[d] > 1] or axes[:1]
+    found = []
+    for point in itertools.product(*(measured[d].values for d in axes)):
+        where = {d: v.item() if isinstance(v, np.generic) else v for d, v in zip(axes, point, strict=True)}
+        found.append((where, ", ".join(named(d, where[d]) for d in varied)))
+    return found
 
 
 def _over_seeds(variable):
@@ -88,9 +95,13 @@ def z_score(cell: Cell, name: str) -> float:
 def verdict(cell: Cell, name: str, worse: str) -> str:
     """A sentence on where a curve went."""
     y = cell.mean[name]
-    first, last = y[0], y[-1]
-    if not np.isfinite(last):
-        return f"{name} is {last} at the end"
+    known = np.flatnonzero(np.isfinite(y))
+    if np.isnan(y[-1]):
+        since = cell.g[known[-1] + 1] if known.size else cell.g[0]
+        return f"diverged: {name} is not finite from generation {since} on"
+    if not np.isfinite(y[-1]):
+        return f"{name} is {y[-1]} at the end"
+    first, last = y[known[0]], y[-1]
     half = y[len(y) // 2]
     # a rate a generation over the second half, where the start no longer shows
     span = len(y) - 1 - len(y) // 2
@@ -98,6 +109,16 @@ def verdict(cell: Cell, name: str, worse: str) -> str:
     moved = f"{name} went from {first:.3g} to {last:.3g} in {len(y)} generations"
     if abs(first) < 1e-6 * abs(last):
         return f"grew: {moved}"
+    if worse == "up":
+        noise = _noise(cell, name)
+        if abs(last - first) < noise:
+            return f"held within its noise: {moved}, a change of {last - first:+.2g} where +-{noise:.2g} is chance"
+        if min(first, last) <= 0:  # an unbiased estimate of a small distance: no ratio makes sense
+            return f"{'got worse' if last > first else 'improved'}: {moved}"
+        ratio = last / first
+        if noise > 0 and 0.75 < ratio < 1.33 and not 0.98 < ratio < 1.02:
+            return f"is a little {'worse' if ratio > 1 else 'better'}: {moved}, where +-{noise:.2g} is chance"
+        rate = rate if np.isnan(noise) or abs(last - half) > noise else float("nan")
     ratio = last / first
     if worse == "log":
         slope = (last - half) / span if span else float("nan")
@@ -114,6 +135,23 @@ def verdict(cell: Cell, name: str, worse: str) -> str:
     return f"{state}: {moved}, {100 * rate:+.2g} % a generation over the second half"
 
 
+def _noise(cell: Cell, name: str) -> float:
+    """How far two generations of a mean differ by chance, at 95 %: by the seeds, or by the scatter of a single curve.
+
+    The seeds' errors are taken as independent between generations, which is too wide where a seed's luck lasts.
+    """
+    from scipy.stats import t
+
+    seen = np.isfinite(cell.mean[name])
+    y, sem = cell.mean[name][seen], cell.sem[name][seen]
+    if np.isfinite(sem[[0, -1]]).all():
+        return float(t.ppf(0.975, 2 * max(cell.seeds - 1, 1)) * np.hypot(sem[0], sem[-1]))
+    steps = np.diff(y)
+    if len(steps) < 3:
+        return float("nan")
+    return float(t.ppf(0.975, len(steps) - 1) * steps.std(ddof=1))
+
+
 _AT_REST = ("held", "settled, worse", "improved")
 
 
@@ -122,32 +160,120 @@ def _settled(factor: float) -> str:
     return "held" if 0.75 < factor < 1.33 else "settled, worse" if factor > 1 else "improved"
 
 
+class Story(NamedTuple):
+    """A report before it is set in Markdown or HTML; sentences may hold `code` and **bold**.
+
+    Attributes:
+        run: what was run, and how large.
+        method: how it was measured: estimators, counts, features, the split of the data.
+        seen: what was seen, a sentence each.
+        remarks: what the run has to say about itself, beyond what was seen.
+        head, rows: the numbers at the last generation, "mean +- standard error", a row a cell; `lead` columns are coordinates.
+        more: cells beyond the rows.
+        axes: axis -> what it is.
+    """
+
+    title: str
+    paper: str
+    claim: str
+    run: str
+    method: list[str]
+    seen: list[str]
+    remarks: list[str]
+    head: list[str]
+    rows: list[list[str]]
+    lead: int
+    more: int
+    axes: dict[str, str]
+
+
+def tell(ds, experiment, caption, settings) -> Story:
+    """The report of a run, as pieces."""
+    names = [n for n in experiment.measure if n in measures(ds)]
+    if not names:
+        asked, known = ", ".join(experiment.measure), ", ".join(measures(ds))
+        raise InputError(f"measure must name something that was measured, not {asked}; there is {known or 'nothing'}.")
+    shown = list(cells(ds, experiment))
+    count = ds.sizes.get("seed") or ds.attrs.get("sample_count", settings.seeds)
+    run = (
+        f"`mcloop run {settings.name} --size {settings.size}`: {len(shown)} cells x {count} seeds x "
+        f"{settings.generations} generations (generation 1 is the fit on real data), seed {settings.seed}."
+    )
+    seen = _sentences(shown, names[0], experiment, _floor(ds[names[0]])) if experiment.worse else []
+    if "arm" in ds[names[0]].dims and ds["arm"].dtype.kind in "OUS":
+        seen += [f"- {said}" for said in compare(ds, names[0])]
+        alone = all(ds.sizes[d] == 1 for d in ds[names[0]].dims if d not in (*INSIDE, "arm"))
+        seen += [f"- {said}" for name in names[1:] if alone for said in compare(ds, name, brief=True)]
+    if experiment.notes is not None:
+        seen += [f"- {note}" for note in experiment.notes(ds)]
+    seen = [said.removeprefix("- ") for said in seen]
+    rows = [[*map(short, c.where.values()), *(number(c.mean[n][-1], c.sem[n][-1]) for n in names)] for c in shown[:_ROWS]]
+    return Story(
+        title=caption.title.rstrip("."),
+        paper=caption.paper,
+        claim=caption.claim,
+        run=run,
+        method=_method(ds, names, experiment),
+        seen=seen,
+        remarks=[said for said in _listed(ds.attrs.get("remarks")) if said not in seen],
+        head=[*shown[0].where, *names],
+        rows=rows,
+        lead=len(shown[0].where),
+        more=max(0, len(shown) - _ROWS),
+        axes={a: AXES[a] for a in shown[0].where if a in AXES},
+    )
+
+
+_ROWS = 60  # of the table; the rest is in results.nc
+
+
+def _method(ds, names, experiment) -> list[str]:
+    """Estimator and figures, then what the Dataset and its variables say of how they were measured."""
+    theory = "" if experiment.neural and experiment.law is None else "; dashed lines are theory"
+    estimator = ds.attrs.get("estimator", "not stated")
+    said = [f"Estimator: {estimator}. Figures: means over seeds with the 5-95 % band of seeds{theory}."]
+    if experiment.law is not None and experiment.law.__doc__:
+        said.append(f"Theory: {' '.join(experiment.law.__doc__.split())}")
+    said += [f"Evaluation: {text.rstrip('.')}." for text in _listed(ds.attrs.get("evaluation"))]
+    said += [f"{key.capitalize()}: {str(ds.attrs[key]).rstrip('.')}." for key in ("features", "split") if key in ds.attrs]
+    for name in names:
+        parts = [f"{words} {ds[name].attrs[key]}" for key, words in _STATED.items() if key in ds[name].attrs]
+        said += [f"`{name}`: {'; '.join(parts)}."] if parts else []
+    floors = [f"{name} {floor:.3g}" for name in names if (floor := _floor(ds[name])) is not None]
+    return said + ([f"Real data themselves score: {', '.join(floors)}."] if floors else [])
+
+
+def _floor(variable) -> float | None:
+    """What real data score, where that is known."""
+    value = variable.attrs.get("floor")
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+_STATED = {"estimator": "estimator", "features": "features", "sample_count": "samples", "split": "against"}
+
+
+def _listed(value) -> list[str]:
+    """The strings of an attribute: NetCDF gives a list of one string back as that string, and an empty one as an array."""
+    return [] if value is None else [value] if isinstance(value, str) else [str(v) for v in value]
+
+
 def write(ds, experiment, caption, settings, figures: list[str]) -> str:
     """The report of a run, in Markdown."""
-    headline = next(n for n in experiment.measure if n in ds)
-    shown = list(cells(ds, experiment))
-    lines = [f"# {caption.title.rstrip('.')}", ""]
-    lines += [f"*Paper:* {caption.paper}", "", f"*Claim:* {caption.claim}", ""] if caption.claim else []
-    count = ds.attrs.get("sample_count", settings.seeds)
-    lines += [
-        f"`mcloop run {settings.name} --size {settings.size}`: {len(shown)} cells x {count} seeds x "
-        f"{settings.generations} generations (generation 1 is the fit on real data), seed {settings.seed}.",
-        f"Estimator: {ds.attrs.get('estimator', 'not stated')}. Figures: means over seeds with the 5-95 % band of seeds; "
-        "dashed lines are theory.",
-        "",
-        "## What was seen",
-        "",
-    ]
-    lines += _sentences(shown, headline, experiment) if experiment.worse else []
-    if experiment.notes is not None:
-        lines += [f"- {note}" for note in experiment.notes(ds)]
-    lines += ["", "## Numbers at the last generation", "", *_table(shown, [n for n in experiment.measure if n in ds])]
+    story = tell(ds, experiment, caption, settings)
+    lines = [f"# {story.title}", ""]
+    lines += [f"*Paper:* {story.paper}", "", f"*Claim:* {story.claim}", ""] if story.claim else []
+    lines += [story.run, *story.method, "", "## What was seen", "", *[f"- {said}" for said in story.seen]]
+    lines += ["", "## Remarks", "", *[f"- {said}" for said in story.remarks]] if story.remarks else []
+    lines += ["", "## Numbers at the last generation", ""]
+    lines += [f"| {' | '.join(story.head)} |", f"|{'---|' * len(story.head)}"]
+    lines += [f"| {' | '.join(row)} |" for row in story.rows]
+    lines += ["", "; ".join(f"{k}: {v}" for k, v in story.axes.items()) + "."] if story.axes else []
     lines += ["", *[f"![{name}](plots/{name})" for name in figures], ""]
     return "\n".join(lines)
 
 
-def _sentences(shown, headline, experiment, most: int = 24) -> list[str]:
-    said, worst = [], 0.0
+def _sentences(shown, headline, experiment, floor=None, most: int = 24) -> list[str]:
+    said = []
     for cell in shown[:most]:
         if headline not in cell.mean or not np.isfinite(cell.mean[headline]).any():
             continue
@@ -160,6 +286,8 @@ def _sentences(shown, headline, experiment, most: int = 24) -> list[str]:
         said.append(f"- **{cell.label or 'the loop'}** {verdict(cell, headline, experiment.worse)}{against}.")
     if len(shown) > most:
         said.append(f"- ... and {len(shown) - most} more cells, in `results.nc`.")
+    if said and floor is not None:
+        said.append(f"- Real data themselves score {floor:.3g} ({headline}).")
     tested = [z_score(c, n) for c in shown for n in c.law if n in c.mean]
     tested = [z for z in tested if np.isfinite(z)]
     if tested:
@@ -169,24 +297,3 @@ def _sentences(shown, headline, experiment, most: int = 24) -> list[str]:
         agree = "agree with" if abs(worst) < limit else "DISAGREE with"
         said.append(f"- The simulated means {agree} theory: the largest |z| of {len(tested)} curves is {abs(worst):.1f}.")
     return said
-
-
-def _table(shown, names) -> list[str]:
-    axes = list(shown[0].where)
-    head = [*axes, *names]
-    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for cell in shown[:60]:
-        values = [_number(cell.mean[n][-1], cell.sem[n][-1]) for n in names]
-        rows.append(f"| {' | '.join([_short(cell.where[a]) for a in axes] + values)} |")
-    words = {a: AXES[a] for a in axes if a in AXES}
-    return rows + ["", "; ".join(f"{k}: {v}" for k, v in words.items()) + "."] if words else rows
-
-
-def _short(value) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
-
-
-def _number(mean: float, sem: float) -> str:
-    if not np.isfinite(mean):
-        return "" if np.isnan(mean) else str(mean)
-    return f"{mean:.4g} +- {sem:.1g}" if np.isfinite(sem) else f"{mean:.4g}"

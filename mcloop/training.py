@@ -36,7 +36,7 @@ class Training(NamedTuple):
         batch: points a minibatch.
         transform: what optax does to a gradient before the rate multiplies it.
         ema: decay of the exponential moving average that is sampled from, a step; None samples the last parameters.
-        warm: whether a generation starts from the last one's parameters; if not, from generation 1's initialisation.
+        warm: whether a generation starts from the last one's parameters; if not, from an initialisation of its own.
         keep_moments: whether the optimiser's state goes with them.
     """
 
@@ -97,6 +97,11 @@ def training(
         transform = optax.chain(optax.clip_by_global_norm(clip), transform)
     schedules = (_schedule(rate), _schedule(rate if later_rate is None else later_rate))
     return Training(first, later, *schedules, batch, transform, ema, warm, keep_moments)
+
+
+def compute_dtype():
+    """The type that networks compute in here: bfloat16 on TPUs and GPUs, None (that of the inputs) elsewhere."""
+    return jnp.bfloat16 if jax.default_backend() in ("tpu", "gpu", "cuda", "rocm") else None
 
 
 def linear(start: float, end: float = 0.0) -> Schedule:

@@ -1,13 +1,18 @@
 """The driver of neural loops: resumed to the bit whatever happens to its folder, with every regime of the exact families."""
 
 import errno
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import learners
 import numpy as np
 import pytest
+import xarray as xr
 
 from mcloop import checkpoints, correctors, make_loop, regimes, scan, train
 from mcloop.checkpoints import Checkpoints, Keep
@@ -276,6 +281,28 @@ class TestCompiled:
         (copy / "grid" / "seen" / "generation-0004.npz").unlink()
         assert run(copy, self.make, self.GRID, seeds=2).identical(ds)
         assert Checkpoints(copy / "grid").notes(4) == Checkpoints(folder / "grid").notes(4)
+
+    def test_seeds_are_spread_over_devices(self, reference, tmp_path):
+        folder, ds = reference
+        script = tmp_path / "two.py"
+        script.write_text(
+            "import sys, jax\n"
+            "from test_neural import TestCompiled as T, run\n"
+            "assert len(jax.devices()) == 2\n"
+            "run(sys.argv[1], T.make, T.GRID, seeds=2).to_netcdf(sys.argv[2])\n"
+        )
+        copy = tmp_path / "run"
+        shutil.copytree(folder, copy)
+        for t in (3, 4):  # goes on, on two devices, from what one device saved
+            shutil.rmtree(copy / "grid" / f"generation-000{t}")
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+        environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parent)}
+        command = [sys.executable, str(script), str(copy), str(tmp_path / "two.nc")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        two = xr.load_dataset(tmp_path / "two.nc")
+        for name in ("spread", "param_distance", "effective_lam"):
+            np.testing.assert_allclose(two[name], ds[name], rtol=2e-3, atol=1e-4)
 
     def test_a_program_without_numbers(self, tmp_path):
         ds = run(tmp_path, lambda arm: make_loop(self.MODEL, learners.REGIMES[arm]), {"arm": ["accumulate"]}, seeds=2)

@@ -2,5 +2,6 @@
 
 from mcloop.nets.mlp import mlp
 from mcloop.nets.network import Network, Variables, network
+from mcloop.nets.unet import context_unet
 
-__all__ = ["Network", "Variables", "mlp", "network"]
+__all__ = ["Network", "Variables", "context_unet", "mlp", "network"]

@@ -1,0 +1,54 @@
+"""LeNet: a small classifier of images, whose last hidden layer is the space that images are compared in."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mcloop.errors import InputError
+from mcloop.nets.conv import conv, max_pool
+from mcloop.nets.network import Network, network
+
+_HIDDEN = 84
+
+
+class _LeNet(nnx.Module):
+    def __init__(self, classes, image, rngs):
+        # each pooling halves the side and drops an odd last row
+        side = image // 2 // 2
+        self.kernels = nnx.List([_kernel(rngs, 1, 6), _kernel(rngs, 6, 16)])
+        self.biases = nnx.List([nnx.Param(jnp.zeros(6)), nnx.Param(jnp.zeros(16))])
+        self.dense1 = nnx.Linear(16 * side**2, 120, rngs=rngs)
+        self.dense2 = nnx.Linear(120, _HIDDEN, rngs=rngs)
+        self.leave = nnx.Linear(_HIDDEN, classes, rngs=rngs)
+        self.shape = (image, image, 1)
+
+    def __call__(self, x, train=False, features=False):
+        if x.shape[1:] != self.shape:
+            raise InputError(f"x has shape {x.shape}; this network takes (b, {', '.join(map(str, self.shape))}).")
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            x = max_pool(jax.nn.relu(conv(x, kernel[...]) + bias[...]))
+        x = jax.nn.relu(self.dense1(x.reshape(len(x), -1)))
+        x = jax.nn.relu(self.dense2(x))
+        return x if features else self.leave(x)
+
+
+def _kernel(rngs, inputs, outputs):
+    return nnx.Param(jax.nn.initializers.he_normal()(rngs.params(), (5, 5, inputs, outputs)))
+
+
+def lenet(classes: int = 10, image: int = 28) -> Network:
+    """LeNet-5 with ReLU and maximum pooling (LeCun et al. 1998), called as `apply(variables, x)`, x (b, image, image, 1) in [0, 1].
+
+    The output are logits (b, classes), or with `features=True` the 84 units of the last hidden layer, (b, 84). Convolutions
+    pad, so that images down to 4 pixels work.
+
+    Raises:
+        InputError: an image smaller than 4 pixels, fewer than two classes.
+    """
+    if image < 4:
+        raise InputError(f"image is {image}; it must be at least 4 pixels.")
+    if classes < 2:
+        raise InputError(f"classes is {classes}; it must be at least 2.")
+    return network(lambda rngs: _LeNet(classes, image, rngs))
