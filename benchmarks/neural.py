@@ -1,6 +1,6 @@
-"""Neural loops: mcloop's networks against the equal PyTorch modules, in the same run, on the same shapes.
+"""Neural loops: mcloop's networks against the equal PyTorch modules, grids of loops against one at a time, checkpoints.
 
-    python benchmarks/neural.py [--quick] [--json results.json] [--peak-tflops 989]
+    python benchmarks/neural.py [--quick] [--only unet|toys|checkpoints] [--json results.json] [--peak-tflops 989]
 
 A row is timed only after both networks have given the same output for the same weights. The two take turns, and every
 figure is the best of the repeats; compilation is timed apart. On a GPU PyTorch is compiled too and both run in float32
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from neural_loops import checkpoint_rows, toy_rows
 
 from mcloop.nets import context_unet
 
@@ -295,11 +296,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the narrow network only on a CPU, fewer repeats")
     parser.add_argument("--json", help="also write the figures here")
     parser.add_argument("--peak-tflops", type=float, help="peak of the device's matrix products, for the last column")
+    parser.add_argument("--only", choices=("unet", "toys", "checkpoints"), help="one table of the three")
     given = parser.parse_args()
     where = machine()
     print(", ".join(f"{k} {v}" for k, v in where.items()), flush=True)
-    results = {"machine": where, "unet": unet_rows(given.quick, given.peak_tflops)}
-    print("\n" + table(results["unet"]))
+    tables = {
+        "unet": lambda: unet_rows(given.quick, given.peak_tflops),
+        "toys": lambda: toy_rows(given.quick),
+        "checkpoints": lambda: checkpoint_rows(given.quick),
+    }
+    results: dict[str, Any] = {"machine": where}
+    for name, rows in tables.items():
+        if given.only in (None, name):
+            results[name] = rows()
+            print("\n" + table(results[name]) + "\n", flush=True)
     if given.json:
         with open(given.json, "w") as file:
             json.dump(results, file, indent=1)

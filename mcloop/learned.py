@@ -126,7 +126,7 @@ def learned(
         fit=fit,
         measure=measure,
         capacity=capacity,
-        estimator=f"{learner.name} on {source.name}: {training.first.steps}, then {training.later.steps} steps of {training.batch}",
+        estimator=f"{learner.name} on {source.name}: {training.first.steps} steps of {training.batch}, then {training.later.steps}",
         evaluate=look,
     )
 

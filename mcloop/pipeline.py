@@ -30,7 +30,7 @@ def run_into(
     head = "Already there: nothing was computed again." if reused else "Done."
     seen = (Path(folder) / "report.md").read_text(encoding="utf-8")
     sentences = "\n".join(line for line in seen.splitlines() if line.startswith("- "))
-    return f"{head}\n{sentences}\nSee {folder}/report.md, {folder}/plots and {folder}/results.nc."
+    return f"{head}\n{sentences}\nSee {folder}/report.html, {folder}/plots and {folder}/results.nc."
 
 
 def set_aside(folder: Path) -> None:
@@ -58,7 +58,7 @@ def draw_again(folder: Path) -> str:
         if ds is None:
             raise InputError(f"folder '{folder}' has no finished results to draw; `mcloop run {settings.name}` makes them.")
         _draw(run, ds, known, experiment, settings)
-    return f"Drew {folder}/plots and {folder}/report.md."
+    return f"Drew {folder}/plots, {folder}/report.html and {folder}/report.md."
 
 
 def _record(known: Caption, settings: Settings) -> dict:

@@ -1,6 +1,7 @@
 """The networks: their sizes, their equality with PyTorch's, convolutions against XLA's own, and where they compile."""
 
-import importlib.util
+import importlib
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -72,11 +73,10 @@ def test_a_network_is_pure():
         net.apply(variables, x, train=True)
 
 
-@pytest.mark.parametrize("make", [lambda: mlp(2, width=8, depth=2, classes=3), lambda: lenet(image=8), lambda: SMALL])
+@pytest.mark.parametrize("make", [lambda: mlp(2, width=8, depth=1, classes=3), lambda: SMALL])
 def test_init_is_the_same_under_vmap(make):
-    net, keys = make(), jax.random.split(jax.random.key(0), 3)
-    stacked = jax.jit(jax.vmap(net.init))(keys)
-    single = jax.jit(net.init)(keys[1])
+    init, keys = make().init, jax.random.split(jax.random.key(0), 3)
+    stacked, single = jax.jit(lambda keys: (jax.vmap(init)(keys), init(keys[1])))(keys)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b), stacked, single)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(single))
 
@@ -108,8 +108,8 @@ def relative(a, b):
 @pytest.mark.parametrize(
     ("side", "channels", "filters", "k"),
     [
-        *[(14, 1, 16, 3), (14, 16, 1, 3), (13, 12, 20, 3), (16, 12, 12, 3), (9, 16, 128, 3)],
-        *[(9, 12, 16, 1), (9, 1, 6, 5), (10, 6, 16, 5), (10, 12, 16, 5), (14, 128, 136, 3)],
+        *[(13, 1, 16, 3), (13, 16, 1, 3), (13, 12, 20, 3), (9, 12, 16, 1), (9, 6, 16, 5), (9, 12, 16, 5)],
+        (14, 128, 136, 3),
     ],
 )
 def test_convolution_equals_xla(side, channels, filters, k):
@@ -135,11 +135,14 @@ def test_convolution_in_a_scan_and_under_vmap():
     w = jax.random.normal(jax.random.key(1), (3, 3, 12, 12)) * 0.1
 
     def gradient(x, w, conv=conv):
-        return jax.grad(lambda w: jnp.sum(jnp.sin(conv(conv(x, w), w))))(w)
+        return jax.grad(lambda w: jnp.sum(jnp.sin(conv(x, w))))(w)
 
-    expected = jnp.stack([gradient(v, w, lax_conv) for v in x])
-    scanned = jax.jit(lambda x: lax.scan(lambda c, v: (c, gradient(v, w)), 0, x)[1])(x)
-    mapped = jax.jit(jax.vmap(gradient))(x, jnp.broadcast_to(w, (3, *w.shape)))
+    @jax.jit
+    def every(x, ws):
+        scanned = lax.scan(lambda c, v: (c, gradient(v, w)), 0, x)[1]
+        return scanned, jax.vmap(gradient)(x, ws), jax.vmap(partial(gradient, conv=lax_conv))(x, ws)
+
+    scanned, mapped, expected = every(x, jnp.broadcast_to(w, (3, *w.shape)))
     assert relative(scanned, expected) < 1e-5 and relative(mapped, expected) < 1e-5
 
 
@@ -191,12 +194,9 @@ def test_context_unet_has_the_papers_parameters():
 @pytest.fixture(scope="module")
 def neural():
     pytest.importorskip("torch")
-    path = Path(__file__).parent.parent / "benchmarks" / "neural.py"
-    spec = importlib.util.spec_from_file_location("neural", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+        yield importlib.import_module("neural")
 
 
 def test_context_unet_equals_torch(neural):
@@ -217,7 +217,8 @@ def test_context_unet_equals_torch(neural):
         return theirs(images[0], torch.tensor(noise), condition)
 
     def close(ours, expected):
-        np.testing.assert_allclose(ours, expected.detach().numpy(), rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        expected = expected.detach().numpy()
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
     grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (_, (out, stats)), gradient = grad(variables.params, variables, target, inputs)
@@ -244,12 +245,12 @@ def test_context_unet_equals_torch(neural):
 def test_context_unet_in_bfloat16():
     inputs, half = unet_inputs(), context_unet(features=16, image=16, dtype=jnp.bfloat16)
     variables = jax.jit(half.init)(jax.random.key(0))
-    run = jax.jit(jax.value_and_grad(lambda p: loss(p, variables, 1.0, inputs, half), has_aux=True))
-    (_, (out, stats)), gradient = run(variables.params)
+    work = jax.value_and_grad(lambda p: loss(p, variables, 1.0, inputs, half), has_aux=True)
+    (_, (out, stats)), gradient = jax.eval_shape(work, variables.params)
     assert out.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves((stats, gradient))} == {jnp.dtype(jnp.float32)}
-    full = jax.jit(SMALL.apply, static_argnames="train")(variables, *inputs, train=True)[0]
-    assert 1e-4 < relative(out, full) < 0.1  # rounded, and not more
+    rounded, exact = jax.jit(lambda v: (half.apply(v, *inputs)[0], SMALL.apply(v, *inputs)[0]))(variables)
+    assert 1e-4 < relative(rounded, exact) < 0.1
 
 
 def test_context_unet_says_what_it_takes():
@@ -268,11 +269,12 @@ def test_a_training_step_lowers_for_accelerators_with_xlas_own_convolutions(feat
 
     def step(variables, *inputs):
         def steps(variables, _):
-            gradient, (_, stats) = jax.grad(loss, has_aux=True)(variables.params, variables, 1.0, inputs, net)
+            work = jax.value_and_grad(loss, has_aux=True)
+            (value, (_, stats)), gradient = work(variables.params, variables, 1.0, inputs, net)
             params = jax.tree.map(lambda p, g: p - 1e-3 * g, variables.params, gradient)
-            return variables._replace(params=params, stats=stats), None
+            return variables._replace(params=params, stats=stats), value
 
-        return lax.scan(steps, variables, None, length=2)[0]
+        return lax.scan(steps, variables, None, length=2)
 
     for platform in ("tpu", "cuda"):
         text = export.export(jax.jit(step), platforms=[platform])(variables, *unet_inputs(2)).mlir_module()
@@ -284,13 +286,17 @@ def test_a_training_step_lowers_for_accelerators_with_xlas_own_convolutions(feat
 # ---- LeNet
 
 
-@pytest.mark.parametrize("image", [28, 16, 8])
+@pytest.mark.parametrize("image", [28, 8])
 def test_lenet(image):
     net = lenet(image=image)
-    variables = net.init(jax.random.key(0))
     x = jax.random.uniform(jax.random.key(1), (3, image, image, 1))
-    logits, stats = net.apply(variables, x)
-    hidden, _ = net.apply(variables, x, features=True)
+
+    @jax.jit
+    def work(x):
+        variables = net.init(jax.random.key(0))
+        return variables, net.apply(variables, x), net.apply(variables, x, features=True)[0]
+
+    variables, (logits, stats), hidden = work(x)
     assert logits.shape == (3, 10) and hidden.shape == (3, 84) and stats == {}
     leave = variables.params["leave"]
     np.testing.assert_allclose(logits, hidden @ leave["kernel"] + leave["bias"], rtol=1e-5, atol=1e-5)
@@ -299,6 +305,9 @@ def test_lenet(image):
 
 
 def test_lenet_says_what_it_takes():
+    sixteen = lenet(image=16)
+    variables = jax.eval_shape(sixteen.init, jax.random.key(0))
+    assert jax.eval_shape(sixteen.apply, variables, jnp.ones((2, 16, 16, 1)))[0].shape == (2, 10)
     for bad in ({"image": 3}, {"classes": 1}):
         with pytest.raises(InputError, match=next(iter(bad))):
             lenet(**bad)

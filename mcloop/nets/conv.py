@@ -78,7 +78,7 @@ def _dw_native(x, g, w):
 def _dw_products(x, g, w):
     """dw[i, j] = sum over positions of x[position + (i, j)] g[position]^T, by whichever way is fastest."""
     k, _, channels, filters = w.shape
-    x, g = x.astype(jnp.float32), g.astype(jnp.float32)
+    x, g = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (x, g))
     if k == 1:
         dw = _product(x, g)
     elif channels <= _THIN:

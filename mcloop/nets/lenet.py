@@ -39,16 +39,16 @@ def _kernel(rngs, inputs, outputs):
 
 
 def lenet(classes: int = 10, image: int = 28) -> Network:
-    """LeNet-5 with ReLU and maximum pooling (LeCun et al. 1998), called as `apply(variables, x)`, x (b, image, image, 1) in [0, 1].
+    """LeNet-5 with ReLU and maximum pooling (LeCun et al. 1998), called as `apply(variables, x)`.
 
-    The output are logits (b, classes), or with `features=True` the 84 units of the last hidden layer, (b, 84). Convolutions
-    pad, so that images down to 4 pixels work.
+    x is (b, image, image, 1) in [0, 1]. The output is logits (b, classes), or with `features=True` the 84 units of the last
+    hidden layer, (b, 84), after their ReLU. Convolutions pad, so that images down to 4 pixels work.
 
     Raises:
         InputError: an image smaller than 4 pixels, fewer than two classes.
     """
-    if image < 4:
-        raise InputError(f"image is {image}; it must be at least 4 pixels.")
-    if classes < 2:
-        raise InputError(f"classes is {classes}; it must be at least 2.")
+    if not isinstance(image, int) or image < 4:
+        raise InputError(f"image is {image!r}; it must be an integer of at least 4 pixels.")
+    if not isinstance(classes, int) or classes < 2:
+        raise InputError(f"classes is {classes!r}; it must be an integer of at least 2.")
     return network(lambda rngs: _LeNet(classes, image, rngs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -19,27 +20,35 @@ _MOMENTUM = 0.1  # the weight of the newest batch in the running statistics
 _GROUPS = 8
 
 
-def _uniform(rngs, shape, fan_in):
-    """PyTorch's initial weights, of kernels and biases alike: uniform within 1/sqrt(fan_in)."""
-    bound = 1 / math.sqrt(fan_in)
-    return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
+class _Weights:
+    """PyTorch's initial weights, of kernels and biases alike: uniform within 1/sqrt(fan_in).
+
+    All of a network's come from one draw, since every draw of its own adds a second to the compilation of `init`.
+    """
+
+    def __init__(self, key=None, total=0):
+        self.unit = None if key is None else jax.random.uniform(key, (total,), jnp.float32, -1, 1)
+        self.used = 0
+
+    def __call__(self, shape, fan_in):
+        start, self.used = self.used, self.used + math.prod(shape)
+        part = jnp.zeros(shape) if self.unit is None else self.unit[start : self.used].reshape(shape)
+        return nnx.Param(part / math.sqrt(fan_in))
 
 
 class _Dense(nnx.Module):
     """x W + b over the last axis, in the dtype of x."""
 
-    def __init__(self, inputs, outputs, rngs, fan_in=None, biases=None):
-        self.kernel = _uniform(rngs, (inputs, outputs), fan_in or inputs)
-        self.bias = _uniform(rngs, (biases or outputs,), fan_in or inputs)
+    def __init__(self, inputs, outputs, weights):
+        self.kernel, self.bias = weights((inputs, outputs), inputs), weights((outputs,), inputs)
 
     def __call__(self, x):
         return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
 
 
 class _Conv(nnx.Module):
-    def __init__(self, inputs, outputs, rngs):
-        self.kernel = _uniform(rngs, (3, 3, inputs, outputs), 9 * inputs)
-        self.bias = _uniform(rngs, (outputs,), 9 * inputs)
+    def __init__(self, inputs, outputs, weights):
+        self.kernel, self.bias = weights((3, 3, inputs, outputs), 9 * inputs), weights((outputs,), 9 * inputs)
 
     def __call__(self, x):
         return conv(x, self.kernel[...].astype(x.dtype))  # the bias is left to the caller
@@ -51,16 +60,16 @@ class _Upscale(nnx.Module):
     That is one matrix product, (b, h, w, inputs) -> (b, h, w, side, side, outputs), and a transpose.
     """
 
-    def __init__(self, inputs, outputs, side, rngs):
-        self.kernel = _uniform(rngs, (inputs, side, side, outputs), side**2 * outputs)
-        self.bias = _uniform(rngs, (outputs,), side**2 * outputs)
+    def __init__(self, inputs, outputs, side, weights):
+        fan_in = side**2 * outputs  # what PyTorch takes it to be
+        self.kernel, self.bias = weights((inputs, side, side, outputs), fan_in), weights((outputs,), fan_in)
 
     def __call__(self, *parts):
         """`parts` are read as if concatenated along the channels."""
         kernel = self.kernel[...].astype(parts[0].dtype)
         inputs, side, _, outputs = kernel.shape
         kernels = jnp.split(kernel.reshape(inputs, -1), _offsets(parts), 0)
-        patches = sum(part @ k for part, k in zip(parts, kernels, strict=True))
+        patches = reduce(jnp.add, (part @ k for part, k in zip(parts, kernels, strict=True)))
         b, height, width = patches.shape[:3]
         patches = patches.reshape(b, height, width, side, side, outputs).swapaxes(2, 3)
         return patches.reshape(b, height * side, width * side, outputs) + self.bias[...].astype(patches.dtype)
@@ -163,9 +172,9 @@ class _GroupNormRelu(nnx.Module):
 class _Block(nnx.Module):
     """Two of 3 x 3 convolution, BatchNorm, GELU; `residual` adds the first to the second."""
 
-    def __init__(self, inputs, features, rngs, residual=False):
-        self.conv1, self.norm1 = _Conv(inputs, features, rngs), _NormGelu(features)
-        self.conv2, self.norm2 = _Conv(features, features, rngs), _NormGelu(features)
+    def __init__(self, inputs, features, weights, residual=False):
+        self.conv1, self.norm1 = _Conv(inputs, features, weights), _NormGelu(features)
+        self.conv2, self.norm2 = _Conv(features, features, weights), _NormGelu(features)
         self.residual = residual
 
     def __call__(self, x, train):
@@ -175,26 +184,26 @@ class _Block(nnx.Module):
 
 
 class _Embed(nnx.Module):
-    def __init__(self, inputs, features, rngs):
-        self.enter, self.leave = _Dense(inputs, features, rngs), _Dense(features, features, rngs)
+    def __init__(self, inputs, features, weights):
+        self.enter, self.leave = _Dense(inputs, features, weights), _Dense(features, features, weights)
 
     def __call__(self, x):
         return self.leave(gelu(self.enter(x)))[:, None, None, :]
 
 
 class _Up(nnx.Module):
-    def __init__(self, inputs, features, rngs):
-        self.upscale = _Upscale(inputs, features, 2, rngs)
-        self.block1, self.block2 = (_Block(features, features, rngs) for _ in range(2))
+    def __init__(self, inputs, features, weights):
+        self.upscale = _Upscale(inputs, features, 2, weights)
+        self.block1, self.block2 = (_Block(features, features, weights) for _ in range(2))
 
     def __call__(self, x, skip, train):
         return self.block2(self.block1(self.upscale(x, skip), train), train)
 
 
 class _Head(nnx.Module):
-    def __init__(self, channels, features, rngs):
-        self.conv1, self.norm = _Conv(2 * features, features, rngs), _GroupNormRelu(features)
-        self.conv2 = _Conv(features, channels, rngs)
+    def __init__(self, channels, features, weights):
+        self.conv1, self.norm = _Conv(2 * features, features, weights), _GroupNormRelu(features)
+        self.conv2 = _Conv(features, channels, weights)
 
     def __call__(self, x, skip):
         h = self.conv1(jnp.concatenate([x, skip], -1))
@@ -204,15 +213,15 @@ class _Head(nnx.Module):
 
 
 class _ContextUnet(nnx.Module):
-    def __init__(self, channels, features, classes, image, dtype, rngs):
+    def __init__(self, channels, features, classes, image, dtype, weights):
         f = features
-        self.init = _Block(channels, f, rngs, residual=True)
-        self.down1, self.down2 = _Block(f, f, rngs), _Block(f, 2 * f, rngs)
-        self.time1, self.time2 = _Embed(1, 2 * f, rngs), _Embed(1, f, rngs)
-        self.label1, self.label2 = _Embed(classes, 2 * f, rngs), _Embed(classes, f, rngs)
-        self.up0, self.norm0 = _Upscale(2 * f, 2 * f, image // 4, rngs), _GroupNormRelu(2 * f)
-        self.up1, self.up2 = _Up(4 * f, f, rngs), _Up(2 * f, f, rngs)
-        self.head = _Head(channels, f, rngs)
+        self.init = _Block(channels, f, weights, residual=True)
+        self.down1, self.down2 = _Block(f, f, weights), _Block(f, 2 * f, weights)
+        self.time1, self.time2 = _Embed(1, 2 * f, weights), _Embed(1, f, weights)
+        self.label1, self.label2 = _Embed(classes, 2 * f, weights), _Embed(classes, f, weights)
+        self.up0, self.norm0 = _Upscale(2 * f, 2 * f, image // 4, weights), _GroupNormRelu(2 * f)
+        self.up1, self.up2 = _Up(4 * f, f, weights), _Up(2 * f, f, weights)
+        self.head = _Head(channels, f, weights)
         self.classes, self.dtype = classes, dtype
         self.shape = (image, image, channels)
 
@@ -262,4 +271,9 @@ def context_unet(channels: int = 1, features: int = 128, classes: int = 10, imag
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"dtype is {dtype!r}; it must be a floating-point type such as jax.numpy.bfloat16, or None.")
 
-    return network(lambda rngs: _ContextUnet(channels, features, classes, image, dtype, rngs))
+    def module(weights):
+        return _ContextUnet(channels, features, classes, image, dtype, weights)
+
+    count = _Weights()
+    nnx.eval_shape(lambda: module(count))
+    return network(lambda rngs: module(_Weights(rngs.params(), count.used)))
