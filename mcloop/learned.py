@@ -113,6 +113,8 @@ def learned(
             "field_distance": jnp.sqrt(jnp.mean(gap**2)),
         }
 
+    first, later = training.first.steps, training.later.steps
+
     def look(key, params, truth) -> dict:
         variables = averaged(params)
         return evaluate(draw(key, variables, samples), variables) if evaluate is not None else {}
@@ -126,7 +128,7 @@ def learned(
         fit=fit,
         measure=measure,
         capacity=capacity,
-        estimator=f"{learner.name} on {source.name}: {training.first.steps} steps of {training.batch}, then {training.later.steps}",
+        estimator=f"{learner.name} on {source.name}: {first} steps of {training.batch}, then {later}",
         evaluate=look,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -23,6 +24,7 @@ from mcloop.grids import check_axes, check_seeds, is_number, read_axis
 from mcloop.hosted import Diverged
 from mcloop.progress import listening
 from mcloop.run import check_generations, opening
+from mcloop.shards import Shards
 from mcloop.shelf import spill
 from mcloop.store import locked
 from mcloop.types import Loop, State
@@ -127,9 +129,19 @@ def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, gen
     def start() -> State:
         return loop.init(key, None, generations, first=())
 
-    settings = {**common, "cell": cell, "replica": i, "model": loop.model.name, "real": loop.model.estimator}
+    # the data count by what is in them: a folder begun with other images is refused
+    settings = {**common, "cell": cell, "replica": i, "model": loop.model.name, "data_sha256": _digest(start().real)}
     codec = shards_codec(loop, start, shelf)
     return Plan(name, settings, codec, first, step, lambda c, s: () if (c, s) == (place, i) else None, (id(loop.model), i))
+
+
+def _digest(data: Shards) -> str:
+    found = hashlib.sha256()
+    for part in data.parts:
+        for name, x in sorted(part.values.items()):
+            found.update(f"{name} {x.shape} {x.dtype}".encode())
+            found.update(np.ascontiguousarray(x))
+    return found.hexdigest()
 
 
 def _compiled(make, cells: list[tuple[int, dict[str, Any]]], keys, common, generations: int) -> list[Plan]:

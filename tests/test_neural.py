@@ -182,6 +182,14 @@ def test_other_settings_in_the_same_folder_are_refused(reference, tmp_path):
         run(copy, seed=1)
 
 
+def test_other_data_in_the_same_folder_are_refused(reference, tmp_path):
+    folder, _ = reference
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    with pytest.raises(InputError, match=r"holds another loop: data_sha256 was"):
+        run(copy, learners.hosted_maker(n=41))
+
+
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
     with locked(tmp_path), pytest.raises(InputError, match="in use by another process"):
         run(tmp_path)

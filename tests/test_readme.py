@@ -22,13 +22,15 @@ swept = mcloop.sweep(lambda keep: mcloop.make_loop(mcloop.exact.gaussian(d=1, n=
 assert swept["trace_ratio"].dims == ("keep", "seed", "generation")
 assert swept["effective_lam"].sel(keep=0.5).values[0, 2] > swept["effective_lam"].sel(keep=0.9).values[0, 2]
 assert data["w2"].sizes == {"lam": 3, "gamma": 3, "seed": 1000, "generation": 100}
+assert runs["nll"].sizes == {"lam": 3, "seed": 4, "generation": 3}
+assert bool((runs["nll"] > 3.5).all())
 print("all ran")
 """
 
 
 def test_snippets_run_from_a_file_outside_the_package(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     script = tmp_path / "snippets.py"
     script.write_text("\n".join(blocks) + AFTER)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -43,9 +45,9 @@ def test_custom_parts_take_about_twenty_lines():
 
 
 def test_the_experiments_of_the_readme_are_those_that_exist():
-    listed = re.findall(r"^\| `([a-z_/]+)` \| ", README, re.MULTILINE)
+    listed = re.findall(r"^\| `([a-z0-9_/]+)` \| ", README, re.MULTILINE)
     names = {c.name for c in captions()}
-    assert {n for n in listed if n not in ("regimes", "correctors", "exact")} == names
+    assert {n for n in listed if n not in ("regimes", "correctors", "exact", "models", "metrics")} == names
 
 
 def test_every_name_in_the_parts_table_exists():
