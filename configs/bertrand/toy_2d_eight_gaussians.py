@@ -4,8 +4,9 @@ Paper: Bertrand et al. 2310.00429, section 5 and figure 2
 Claim: Retrained on its own samples alone a model drifts away from the data; with real data and a small share of synthetic
     data in every generation it does not. The paper shows pictures; here are numbers, seeds, a likelihood and |theta - theta*|.
 Command: mcloop run bertrand/toy_2d_eight_gaussians
-Minutes: tiny 1, small 25, paper 240
-Expected: at the last generation the sliced W2 of lam = inf is well above that of lam = 0, that of lam = 0.1 is not
+Minutes: tiny 1, small 10, paper 240
+Expected: sliced W2 at generation 12 of 6 seeds: .82 (DDPM), 1.51 (EDM), .62 (OT-CFM) and .64 (flow) at lam = inf; .39 to .48 at lam = 0
+    and 0.1, which are not told apart; .36 for true points
 """
 
 from functools import cache

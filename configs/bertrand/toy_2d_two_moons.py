@@ -4,7 +4,7 @@ Paper: Bertrand et al. 2310.00429, section 5 and figure 2
 Claim: Retrained on its own samples alone a model drifts away from the data; with real data and a small share of synthetic
     data in every generation it does not. The paper shows pictures; here are numbers, seeds, a likelihood and |theta - theta*|.
 Command: mcloop run bertrand/toy_2d_two_moons
-Minutes: tiny 1, small 25, paper 240
+Minutes: tiny 1, small 10, paper 240
 Expected: at the last generation the sliced W2 of lam = inf is well above that of lam = 0, that of lam = 0.1 is not
 """
 
