@@ -5,8 +5,8 @@ Claim: Retrained on its own samples alone a model drifts away from the data; wit
     data in every generation it does not. The paper shows pictures; here are numbers, seeds, a likelihood and |theta - theta*|.
 Command: mcloop run bertrand/toy_2d_eight_gaussians
 Minutes: tiny 1, small 10, paper 240
-Expected: sliced W2 at generation 12 of 6 seeds: .82 (DDPM), 1.51 (EDM), .62 (OT-CFM) and .64 (flow) at lam = inf; .39 to .48 at lam = 0
-    and 0.1, which are not told apart; .36 for true points
+Expected: sliced W2 at generation 12 of 6 seeds is .82 (DDPM), 1.51 (EDM), .62 (OT-CFM) and .64 (flow) at lam = inf;
+    .39 to .48 at lam = 0 and 0.1, which are not told apart; .36 for true points
 """
 
 from functools import cache
