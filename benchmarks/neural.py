@@ -97,7 +97,7 @@ def torch_context_unet(features: int = 128, image: int = 28, classes: int = 10, 
             h = self.up2(self.label2(condition) * h + self.time2(noise), down1)
             return self.head(h, first)
 
-    return ContextUnet(features, image // 4).to(memory_format=torch.channels_last)
+    return ContextUnet(features, image // 4).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def named(tree: dict, path: tuple = ()) -> dict[tuple[str, ...], np.ndarray]:
