@@ -5,7 +5,8 @@ Claim: Retrained on its own samples alone a model drifts away from the data; wit
     data in every generation it does not. The paper shows pictures; here are numbers, seeds, a likelihood and |theta - theta*|.
 Command: mcloop run bertrand/toy_2d_two_moons
 Minutes: tiny 1, small 10, paper 240
-Expected: at the last generation the sliced W2 of lam = inf is well above that of lam = 0, that of lam = 0.1 is not
+Expected: sliced W2 of the EDM at generation 8 of 3 seeds is 1.06 at lam = inf and .25 and .23 at lam = 0.1 and 0; that of the
+    flow is not told apart there (.22, .18, .17); .14 for true points
 """
 
 from functools import cache
