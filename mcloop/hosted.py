@@ -59,7 +59,7 @@ class _Drawn:
 
 
 class Origin(NamedTuple):
-    """What plays the truth where only real data is known: the network before any training, and the data itself."""
+    """What plays the truth where only real data is known: the network before any training; points come from the data."""
 
     initial: Any
 
@@ -82,7 +82,7 @@ def hosted(
         training: how it is trained; budgets may be in epochs.
         real: the real training set, as `codec` keeps it: a dict of arrays (n, ...).
         codec: how points are kept.
-        evaluate: (samples as kept, real) -> dict of scalars and pictures, seen at every generation.
+        evaluate: (samples as kept, variables) -> dict of scalars and pictures, seen at every generation.
         samples: points drawn for `evaluate`.
         chunk: points that are drawn at once: a shape, compiled once.
         estimator: words for the results.

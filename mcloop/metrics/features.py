@@ -113,7 +113,7 @@ def _digest(images, seed, epochs):
 
 
 def _train(net, images, seed, epochs) -> Variables:
-    """Variables after `epochs` passes; a Python loop of compiled steps, as XLA's scan is slow at convolutions on a CPU."""
+    """Variables after `epochs` passes; a Python loop of compiled steps."""
     n = len(images.train_x)
     batch, steps = min(_BATCH, n), max(n // _BATCH, 1)
     optimiser = optax.adam(optax.cosine_decay_schedule(_RATE, epochs * steps))
