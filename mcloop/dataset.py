@@ -43,6 +43,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "coverage": ("share of the real points with a sample in their neighbourhood", "1"),
     "diversity": ("mean distance between pairs of samples in feature space", "feature units"),
     "class_tv": ("total variation between the class histogram and the real one", "1"),
+    "gap": ("distance of two loops under the same random numbers, of what it was at first", "1"),
+    "log_growth": ("log of the factor by which a generation multiplies a small difference", "1"),
     "loss": ("training loss at the end of the generation", "1"),
     "seconds": ("wall time of the generation", "s"),
 }
@@ -54,6 +56,8 @@ AXES: dict[str, str] = {
     "lam": "synthetic : real ratio",
     "gamma": "correction strength",
     "n": "real points",
+    "s": "spread of the sampler, as a multiple of the model's",
+    "temperature": "sampling temperature",
     "d": "dimension",
     "seed": "replica",
     "generation": "fits so far (1 = the fit on real data)",

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from mcloop.dataset import measures
+from mcloop.profile import table
 from mcloop.report import Story, tell
 
 _STYLE = """
@@ -41,6 +42,11 @@ figcaption { margin-top: .5rem; max-width: 48rem }
 table { border-collapse: collapse; font-size: .92rem }
 th, td { padding: .4rem .9rem .4rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
 .numbers td, .numbers th { white-space: nowrap }
+.profile { font-size: .88rem }
+.profile td { min-width: 7rem; max-width: 16rem; padding-right: 1.1rem }
+.profile th { min-width: 6rem; padding-right: 1.1rem }
+.profile .yes { font-weight: 600 }
+.profile td:nth-child(2) { min-width: 14rem }
 .numbers .n { text-align: right; font-variant-numeric: tabular-nums; padding-left: 1rem }
 .numbers tbody th { font-weight: normal }
 thead th { border-bottom: 2px solid var(--line) }
@@ -90,6 +96,7 @@ def write(
         _header(story, command(experiment, settings)),
         _section("What was seen", _bullets(story.seen)),
         _section("Figures", "\n".join(drawn)),
+        _section("Collapse profile", _profile(story)),
         _section("Numbers at the last generation", _numbers(story) + _measured(ds, story)),
         _section("Remarks", _bullets(story.remarks)),
         _section(
@@ -182,6 +189,22 @@ def _numbers(story: Story) -> str:
     return f'<div class="wide">{table}</div>\n<p class="small">{said}{f" {axes}." if axes else ""}</p>\n'
 
 
+def _profile(story: Story) -> str:
+    """The run by each definition of collapse, a row each."""
+    if not story.scores:
+        return f'<p class="words">{_inline(story.scored)}</p>\n'
+    head, rows = table(story.scores)
+    top = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
+    body = ""
+    for row, score in zip(rows, story.scores, strict=True):
+        verdicts = ["", "", *(e.verdict for e in score.entries), ""]
+        cells = "".join(f"<td{_YES if v == 'yes' else ''}>{escape(c)}</td>" for c, v in zip(row[1:], verdicts, strict=True))
+        body += f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>\n'
+    made = f'<table class="profile">\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>'
+    return f'<p class="words">{_inline(story.scored)}</p>\n<div class="wide">{made}</div>\n'
+
+
+_YES = ' class="yes"'
 _RIGHT = ' class="n"'
 
 

@@ -2,80 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mcloop.arms import compare as compare
-from mcloop.dataset import AXES, INSIDE, measures, named, number, short
+from mcloop.cells import HEAVY, Cell, cells
+from mcloop.cells import places as places
+from mcloop.dataset import AXES, INSIDE, measures, number, short
 from mcloop.errors import InputError
-
-
-class Cell(NamedTuple):
-    """One cell of the grid: its coordinates, and per variable the mean, its standard error, a band, and the law.
-
-    `tail` is E x^2 / (E x)^2 over seeds: where it is large, a few seeds carry the mean, and its error says nothing.
-    """
-
-    where: dict[str, Any]
-    label: str
-    g: np.ndarray
-    mean: dict[str, np.ndarray]
-    sem: dict[str, np.ndarray]
-    band: dict[str, tuple[np.ndarray, np.ndarray]]
-    law: dict[str, np.ndarray]
-    tail: dict[str, np.ndarray]
-    seeds: int = 0
-
-
-_HEAVY = 5.0  # of Cell.tail: a log-normal of log-variance 1.6, at which a thousand seeds still give an honest z
-
-
-def cells(ds, experiment) -> Iterator[Cell]:
-    """Every cell of a Dataset, with its law where the experiment has one; pictures are left out."""
-    ds = ds[measures(ds)]
-    g = ds["generation"].values
-    for where, label in places(ds):
-        part = ds.sel(where)
-        mean, sem, band, tail = {}, {}, {}, {}
-        count = part.sizes.get("seed") or ds.attrs.get("sample_count", 1)
-        for name in map(str, part.data_vars):
-            mean[name], sem[name], band[name] = _over_seeds(part[name])
-            with np.errstate(invalid="ignore", divide="ignore"):
-                tail[name] = 1 + count * (sem[name] / mean[name]) ** 2
-        law = {}
-        if experiment.law is not None:
-            law = {k: np.broadcast_to(v, g.shape) for k, v in experiment.law(g, **where).items()}
-        yield Cell(where, label, g, mean, sem, band, law, tail, int(count))
-
-
-def places(ds) -> list[tuple[dict[str, Any], str]]:
-    """The coordinates of every cell of the grid, and a label that names the axes which vary."""
-    measured = ds[measures(ds)]
-    axes = [str(d) for d in measured.dims if d not in INSIDE]
-    varied = [d for d in axes if measured.sizes[d] > 1] or axes[:1]
-    found = []
-    for point in itertools.product(*(measured[d].values for d in axes)):
-        where = {d: v.item() if isinstance(v, np.generic) else v for d, v in zip(axes, point, strict=True)}
-        found.append((where, ", ".join(named(d, where[d]) for d in varied)))
-    return found
-
-
-def _over_seeds(variable):
-    if "statistic" in variable.dims:
-        known = {str(s): variable.sel(statistic=s).values for s in variable["statistic"].values}
-        mean = known.get("mean", known.get("median"))
-        mean = np.full(variable.sizes["generation"], np.nan) if mean is None else mean
-        sem = known.get("sem", np.full_like(mean, np.nan))
-        return mean, sem, (known.get("q05", mean - 2 * sem), known.get("q95", mean + 2 * sem))
-    x = variable.transpose("seed", "generation").values.astype(np.float64)
-    mean = x.mean(0)
-    if len(x) < 2:
-        return mean, np.full_like(mean, np.nan), (mean, mean)
-    with np.errstate(invalid="ignore"):
-        return mean, x.std(0, ddof=1) / len(x) ** 0.5, tuple(np.quantile(x, (0.05, 0.95), 0))
+from mcloop.profile import Score, preamble, profile, table
 
 
 def z_score(cell: Cell, name: str) -> float:
@@ -86,7 +22,7 @@ def z_score(cell: Cell, name: str) -> float:
     if name not in cell.law:
         return float("nan")
     places = np.unique(np.linspace(0, len(cell.g) - 1, 11).astype(int)[1:])
-    places = places[(cell.tail[name][places] < _HEAVY) | (np.abs(cell.mean[name][places]) < cell.sem[name][places])]
+    places = places[(cell.tail[name][places] < HEAVY) | (np.abs(cell.mean[name][places]) < cell.sem[name][places])]
     gap, sem = (cell.mean[name] - cell.law[name])[places], cell.sem[name][places]
     z = gap[sem > 0] / sem[sem > 0]
     return float(z[np.abs(z).argmax()]) if z.size else float("nan")
@@ -171,6 +107,7 @@ class Story(NamedTuple):
         head, rows: the numbers at the last generation, "mean +- standard error", a row a cell; `lead` columns are coordinates.
         more: cells beyond the rows.
         axes: axis -> what it is.
+        scores: the run by each definition of collapse; `scored` says how.
     """
 
     title: str
@@ -185,6 +122,8 @@ class Story(NamedTuple):
     lead: int
     more: int
     axes: dict[str, str]
+    scores: list[Score]
+    scored: str
 
 
 def tell(ds, experiment, caption, settings) -> Story:
@@ -208,6 +147,7 @@ def tell(ds, experiment, caption, settings) -> Story:
         seen += [f"- {note}" for note in experiment.notes(ds)]
     seen = [said.removeprefix("- ") for said in seen]
     rows = [[*map(short, c.where.values()), *(number(c.mean[n][-1], c.sem[n][-1]) for n in names)] for c in shown[:_ROWS]]
+    scores = profile(ds, experiment)
     return Story(
         title=caption.title.rstrip("."),
         paper=caption.paper,
@@ -221,6 +161,8 @@ def tell(ds, experiment, caption, settings) -> Story:
         lead=len(shown[0].where),
         more=max(0, len(shown) - _ROWS),
         axes={a: AXES[a] for a in shown[0].where if a in AXES},
+        scores=scores,
+        scored=preamble(ds, scores),
     )
 
 
@@ -263,6 +205,10 @@ def write(ds, experiment, caption, settings, figures: list[str]) -> str:
     lines = [f"# {story.title}", ""]
     lines += [f"*Paper:* {story.paper}", "", f"*Claim:* {story.claim}", ""] if story.claim else []
     lines += [story.run, *story.method, "", "## What was seen", "", *[f"- {said}" for said in story.seen]]
+    lines += ["", "## Collapse profile", "", story.scored]
+    if story.scores:
+        head, rows = table(story.scores)
+        lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *[f"| {' | '.join(row)} |" for row in rows]]
     lines += ["", "## Remarks", "", *[f"- {said}" for said in story.remarks]] if story.remarks else []
     lines += ["", "## Numbers at the last generation", ""]
     lines += [f"| {' | '.join(story.head)} |", f"|{'---|' * len(story.head)}"]
@@ -280,7 +226,7 @@ def _sentences(shown, headline, experiment, floor=None, most: int = 24) -> list[
         z = z_score(cell, headline)
         against = ""
         if headline in cell.law:
-            heavy = not cell.tail[headline][-1] < _HEAVY and cell.mean[headline][-1] > 0
+            heavy = not cell.tail[headline][-1] < HEAVY and cell.mean[headline][-1] > 0
             tested = f"worst z {z:+.1f}{' over the generations that can be tested' if heavy else ''}"
             against = f" (theory: {cell.law[headline][-1]:.3g}, {tested if np.isfinite(z) else 'too few seeds to test'})"
         said.append(f"- **{cell.label or 'the loop'}** {verdict(cell, headline, experiment.worse)}{against}.")

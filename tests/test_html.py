@@ -12,7 +12,7 @@ import xarray as xr
 from PIL import Image
 from scipy import stats
 
-from mcloop import dataset, html, pictures, plots, report
+from mcloop import dataset, html, pictures, plots, profile, report
 from mcloop.errors import InputError
 from mcloop.experiment import Caption, Experiment, Settings, Size
 
@@ -144,7 +144,8 @@ def test_page_says_what_the_markdown_says():
     for said in [story.title, story.claim, *story.seen, *story.method, *story.remarks]:
         assert re.sub(r"\*\*|`", "", said).replace("+-", "\N{PLUS-MINUS SIGN}") in found.words
     shown = [cell.replace("\N{PLUS-MINUS SIGN}", "+-") for cell in found.cells]
-    assert shown == [*story.head, *(value for row in story.rows for value in row)]
+    scored, scores = profile.table(story.scores)
+    assert shown == [*scored, *(v for row in scores for v in row), *story.head, *(v for row in story.rows for v in row)]
     assert "Real data themselves score 1.25 (fid)" in found.words
     markdown = report.write(ds, experiment(), CAPTION, SETTINGS, ["curves.png"])
     for said in ("Judged by 5,000 images", "samples 5000", "- seed 2 was resumed", "![curves.png](plots/curves.png)"):
