@@ -10,13 +10,32 @@ if TYPE_CHECKING:
     from mcloop.loop import make_loop
     from mcloop.neural import train
     from mcloop.run import scan
+    from mcloop.theory.boundary import boundary
+    from mcloop.theory.planner import plan
     from mcloop.theory.validate import validate
+    from mcloop.verdicts import certify
 
-__all__ = ["InputError", "correctors", "exact", "make_loop", "regimes", "scan", "sweep", "train", "validate"]
+__all__ = [
+    "InputError",
+    "boundary",
+    "certify",
+    "correctors",
+    "exact",
+    "make_loop",
+    "plan",
+    "regimes",
+    "scan",
+    "sweep",
+    "train",
+    "validate",
+]
 
 _WHERE = {
     "InputError": "mcloop.errors",
+    "boundary": "mcloop.theory.boundary",
+    "certify": "mcloop.verdicts",
     "make_loop": "mcloop.loop",
+    "plan": "mcloop.theory.planner",
     "scan": "mcloop.run",
     "sweep": "mcloop.grids",
     "train": "mcloop.neural",

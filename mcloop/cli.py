@@ -131,6 +131,105 @@ def validate(
         raise SystemExit(1)
 
 
+@app.command
+def plan(
+    folder: Positional[Path | None] = None,
+    *,
+    tolerance: float,
+    n: int = 1000,
+    lam: float | None = None,
+    phi: float | None = None,
+    psi: float | None = None,
+    spread: float | None = None,
+    rare: int | None = None,
+    lost: float = 0.5,
+    generations: int = 5,
+    measure: str | None = None,
+    json: Path | None = None,
+) -> None:
+    """How much synthetic data is safe: an answer for every regime, and what a finished run measured.
+
+    Args:
+        folder: a run's folder, to compare with; optional.
+        tolerance: tolerated squared error relative to a model of the real data only, >= 1; such as 1.2.
+        n: real points.
+        lam: the synthetic : real ratio that you have in mind.
+        phi: chance that a verifier keeps a right label.
+        psi: chance that it keeps a wrong one.
+        spread: factor by which the sampler multiplies the standard deviation.
+        rare: how often a rare item was seen in the real data.
+        lost: share of such items that may get lost.
+        generations: at which the size of growing data sets is given.
+        measure: the run's error to compare; default its headline.
+        json: write the plan here for machines.
+    """
+    from mcloop.theory import planner
+
+    asked = {"lam": lam, "phi": phi, "psi": psi, "spread": spread, "rare": rare, "lost": lost, "generations": generations}
+    planner.tell(tolerance, n, asked, folder, measure, json)
+
+
+@app.command
+def translate(
+    paper: str | None = None,
+    set_: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="SYMBOL=VALUE")] = (),
+    n: int = 1000,
+    to: str | None = None,
+    generations: int = 5,
+) -> None:
+    """A paper's symbols in points, as a call of this library, and in every other paper's symbols.
+
+    Args:
+        paper: its name, such as gillman; without one, all papers and their symbols are shown.
+        set_: one of its symbols, such as --set lam=0.5; may be repeated.
+        n: real points.
+        to: show only this paper's symbols.
+        generations: how many effective synthetic : real ratios to show.
+    """
+    from mcloop.theory import dictionary
+
+    if paper is None:
+        if set_ or to is not None:
+            raise InputError("--paper must be given with --set and --to; `mcloop translate` alone shows the papers.")
+        return dictionary.show_papers()
+    given = dict(_one(text) for text in set_)
+    target = None if to is None else dictionary.find_paper(to)
+    dictionary.show(dictionary.translate(paper, given, n, generations), target)
+
+
+@app.command
+def certify(
+    target: Positional[str],
+    size: str = "small",
+    set_: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="AXIS=V1,V2")] = (),
+    damping: float = 0.0,
+    generations: int = 6,
+    seed: int = 0,
+) -> None:
+    """The exact local rate of every loop of an experiment, and its least stable direction; or of a run's last checkpoints.
+
+    Args:
+        target: a name from `mcloop list`, a config file, or a run's folder.
+        size: tiny, small or paper; a folder knows its own.
+        set_: replace an axis of the grid, such as --set lam=0.5,1,2; may be repeated.
+        damping: a ridge in every refit, in units of the loss's Hessian, for networks whose Hessian is not positive.
+        generations: of the two copies that are run where nothing can be differentiated.
+        seed: root of all randomness.
+    """
+    from mcloop import verdicts
+
+    found = verdicts.of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed)
+    verdicts.show(found)
+
+
+def _one(text: str) -> tuple[str, float | int | str]:
+    """("lam", 0.5) from "lam=0.5"."""
+    name, values = _axis(text)
+    if len(values) != 1:
+        raise InputError(f"--set must give one value to a symbol, such as lam=0.5, not {text!r}.")
+    return name, values[0]
+
+
 def _axis(text: str) -> tuple[str, list[float | int | str]]:
     """("lam", [0.5, 1]) from "lam=0.5,1"."""
     name, equals, values = text.partition("=")

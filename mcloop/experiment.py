@@ -15,6 +15,7 @@ from mcloop.errors import InputError
 
 if TYPE_CHECKING:
     from mcloop.checkpoints import Keep
+    from mcloop.theory.certificate import Certificate
 
 SIZES = ("tiny", "small", "paper")
 
@@ -52,6 +53,8 @@ class Experiment(NamedTuple):
         neural: whether its loops are networks, which `train` runs with a checkpoint for every generation; otherwise `sweep`.
         annotate: (dataset, options of the size) -> dataset, with what figures and report need beyond the measures (the real
             data's picture, a floor, a sentence on the evaluation).
+        certify: one argument an axis -> the cell's certificate, where `make` gives loops of which none can be computed (twins).
+        block: (grid points, seeds) that `sweep` runs at once, where fits need far more room than states show.
     """
 
     make: Callable[..., Any]
@@ -66,6 +69,8 @@ class Experiment(NamedTuple):
     worse: str = "down"
     neural: bool = False
     annotate: Callable[[Any, Mapping[str, Any]], Any] | None = None
+    block: tuple[int, int] | None = None
+    certify: Callable[..., Certificate] | None = None
 
 
 class Caption(NamedTuple):
@@ -231,5 +236,6 @@ def simulate(experiment: Experiment, settings: Settings, folder: Path, progress:
     else:
         from mcloop.grids import sweep
 
-        ds = sweep(make, settings.grid, reduce=experiment.reduce, folder=folder / "chunks", progress=progress, **shared)
+        how = {"reduce": experiment.reduce, "block": experiment.block, "progress": progress}
+        ds = sweep(make, settings.grid, folder=folder / "chunks", **how, **shared)
     return ds if experiment.annotate is None else experiment.annotate(ds, options)

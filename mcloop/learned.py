@@ -13,7 +13,7 @@ from mcloop import random
 from mcloop.errors import InputError
 from mcloop.memory import Rows, rows, rows_memory
 from mcloop.training import Fitted, Training, averaged, begin, finish, start, step
-from mcloop.types import Learner, Model
+from mcloop.types import Learner, Model, Objective
 
 _PROBE = 512  # points at which two models are compared as functions
 
@@ -130,7 +130,19 @@ def learned(
         capacity=capacity,
         estimator=f"{learner.name} on {source.name}: {first} steps of {training.batch}, then {later}",
         evaluate=look,
+        objective=_objective(learner),
     )
+
+
+def _objective(learner: Learner) -> Objective:
+    """The learner's loss on rows that all weigh alike, in the parameters that samples are drawn from."""
+
+    def risk(key, variables, data: Rows):
+        if learner.log_prob is not None:
+            return -(data.weight @ learner.log_prob(variables, data.values)) / data.weight.sum()
+        return learner.loss(key, variables, data.values)[0]
+
+    return Objective(risk, averaged, lambda variables: Fitted(variables, (), ()), learner.log_prob is not None)
 
 
 def _norm(tree) -> jax.Array:

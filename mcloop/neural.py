@@ -17,9 +17,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mcloop import dataset, random
+from mcloop import random
 from mcloop.checkpoints import Keep
 from mcloop.errors import InputError
+from mcloop.gather import assemble
 from mcloop.grids import check_axes, check_seeds, is_number, read_axis
 from mcloop.hosted import Diverged
 from mcloop.progress import listening
@@ -88,28 +89,54 @@ def train(
     Raises:
         InputError: before anything runs for a bad axis or value; later for a full disk.
     """
+    where = Path(folder)
+    axes, cells, loops, plans = _lay_out(make, grid, seeds, generations, seed, where)
+    with locked(where):
+        results, remarks = _run(plans, where, generations, keep or Keep(), progress)
+    return assemble(plans, results, axes, len(cells), seeds, generations, loops, {"seed": seed, **(attributes or {})}, remarks)
+
+
+def _lay_out(make, grid, seeds: int, generations: int, seed: int, folder: Path):
+    """Axes, cells, their loops, and the plans that compute them; refuses what cannot be run."""
     check_generations(generations)
     check_seeds(seeds, seed)
     axes = {name: read_axis(name, values) for name, values in dict(grid or {}).items()}
     check_axes(make, axes)
     cells = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
-    root = jax.random.key(seed)
-    keys = random.fold_in(jnp.broadcast_to(root, (seeds,)), jnp.arange(seeds, dtype=jnp.uint32))
+    keys = _keys(seed, seeds)
     loops = [make(**cell) for cell in cells]
     for loop in loops:
         if not isinstance(loop, Loop):
             raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
-    where, common = Path(folder), {"seed": seed, "generations": generations}
+    common = {"seed": seed, "generations": generations}
     plans = [
-        _hosted(loop, cell, place, i, keys[i], where, common, generations)
+        _hosted(loop, cell, place, i, keys[i], folder, common, generations)
         for i in range(seeds)
         for place, (cell, loop) in enumerate(zip(cells, loops, strict=True))
         if loop.model.hosted
     ]
     plans += _compiled(make, [(i, c) for i, c in enumerate(cells) if not loops[i].model.hosted], keys, common, generations)
-    with locked(where):
-        results, remarks = _run(plans, where, generations, keep or Keep(), progress)
-    return _assemble(plans, results, axes, len(cells), seeds, generations, loops, {"seed": seed, **(attributes or {})}, remarks)
+    return axes, cells, loops, plans
+
+
+def _keys(seed: int, seeds: int) -> jax.Array:
+    return random.fold_in(jnp.broadcast_to(jax.random.key(seed), (seeds,)), jnp.arange(seeds, dtype=jnp.uint32))
+
+
+def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.PathLike[str], seed: int = 0):
+    """The last checkpoint of replica 0 of every cell: (cell, loop, key, State), a cell without one left out.
+
+    Arguments as for `train`, whose run is in `folder`; nothing is computed.
+    """
+    _, cells, loops, plans = _lay_out(make, grid, seeds, generations, seed, Path(folder))
+    found = []
+    for plan in plans:
+        _, state = Unit(Path(folder) / plan.name, plan.settings, Keep()).restore(plan.codec, generations)
+        for c, cell in enumerate(cells):
+            if state is not None and (place := plan.place(c, 0)) is not None:
+                one = jax.tree.map(lambda x, place=place: x[place], state) if place else state
+                found.append((cell, loops[c], _keys(seed, seeds)[0], one))
+    return found
 
 
 def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, generations: int) -> Plan:
@@ -257,38 +284,6 @@ def _kept(unit: Unit, t: int) -> Info:
     if info is None:
         raise InputError(f"what was seen of generation {t} in {str(unit.folder)!r} went missing while the run was under way.")
     return info
-
-
-def _assemble(plans, results, axes, cells: int, seeds: int, generations: int, loops, attributes, remarks):
-    """The Dataset of a run: scalars by cell, seed and generation; pictures by cell and generation."""
-    lead = tuple(len(v) for v in axes.values())
-    labels = {n: [x if is_number(x) else str(x) for x in v] for n, v in axes.items()}
-    scalars: dict[str, np.ndarray] = {}
-    pictures: dict[str, np.ndarray] = {}
-    for plan, infos in zip(plans, results, strict=True):
-        for c, s in itertools.product(range(cells), range(seeds)):
-            if (place := plan.place(c, s)) is None:
-                continue
-            for t, info in enumerate(infos):
-                for name, leaf in info.items():
-                    value = leaf[place] if place else leaf
-                    if value.ndim == 0:
-                        scalars.setdefault(name, np.full((cells, seeds, generations), np.nan, np.float32))[c, s, t] = value
-                    elif s == 0:
-                        shape = (cells, generations, *value.shape)
-                        pictures.setdefault(name, np.zeros(shape, value.dtype))[c, t] = value
-    estimators = "; ".join(dict.fromkeys(loop.model.estimator for loop in loops if loop.model.estimator))
-    steps = {"generation": np.arange(1, generations + 1)}
-    attributes = {"sample_count": seeds, "estimator": estimators, **attributes}
-    if remarks:
-        attributes["remarks"] = [*attributes.get("remarks", []), *remarks]
-    shaped = {n: x.reshape(lead + (seeds, generations)) for n, x in scalars.items()}
-    ds = dataset.assemble(shaped, {**labels, "seed": np.arange(seeds), **steps}, attributes)
-    for name, x in pictures.items():
-        kind = "images" if x.ndim == 5 else "density"
-        inner = ("image", "y", "x") if kind == "images" else ("y", "x")
-        ds[name] = ((*axes, "generation", *inner), x.reshape(lead + x.shape[1:]), {"picture": kind})
-    return ds
 
 
 def _slug(cell: Mapping[str, Any]) -> str:

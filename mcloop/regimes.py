@@ -48,7 +48,7 @@ def _points(multiple, n):
 
 def baseline() -> Regime:
     """No loop at all: every generation is the fit on the same real data (the reference that a loop is judged by)."""
-    return Regime("baseline", lambda n, t: Draw(0 * n), lambda key, memory, pool, supply, n, t: supply.real)
+    return Regime("baseline", lambda n, t: Draw(0 * n), lambda key, memory, pool, supply, n, t: supply.real, lam=0.0)
 
 
 def replace(size: Schedule = _all) -> Regime:
@@ -110,7 +110,7 @@ def augment(lam) -> Regime:
         real = supply.real if share is None else memory.scale(supply.real, share)
         return memory.merge(real, supply.synthetic)
 
-    return Regime("augment", lambda n, t: Draw(_points(points, n)), view)
+    return Regime("augment", lambda n, t: Draw(_points(points, n)), view, lam=lam)
 
 
 def fresh(real=1.0, synthetic=1.0, weight=None) -> Regime:

@@ -76,6 +76,7 @@ class Model(NamedTuple):
         hosted: whether it runs on the host, a Python loop of compiled steps over data that may lie on disk; such a model is
             never traced and never vmapped.
         blank: () -> the parameters' shapes, by which a hosted model's checkpoint is read.
+        objective: what `fit` minimises, where the family can be differentiated: certificates are computed from it.
     """
 
     name: str
@@ -95,6 +96,24 @@ class Model(NamedTuple):
     evaluate: Callable[[Key, Params, Params], dict] | None = None
     hosted: bool = False
     blank: Callable[[], Params] | None = None
+    objective: Objective | None = None
+
+
+class Objective(NamedTuple):
+    """What a fit minimises, for those who differentiate it; for one cell.
+
+    Attributes:
+        risk: (key, free, data) -> the mean loss of a body of data, a scalar, differentiable in both; data are as the model's
+            memory has them.
+        free: params -> free coordinates, a pytree of real numbers of which any are allowed.
+        params: free -> params.
+        likelihood: whether the risk is minus a log-density in nats and `Model.sample` draws from it exactly.
+    """
+
+    risk: Callable[[Key, Any, Any], jax.Array]
+    free: Callable[[Params], Any]
+    params: Callable[[Any], Params]
+    likelihood: bool
 
 
 class Learner(NamedTuple):
@@ -129,6 +148,7 @@ class Regime(NamedTuple):
         init: (memory, real, capacity, generations) -> pool; `generations` is None for a loop stepped by hand.
         update: (memory, pool, supply, t) -> pool, what is remembered after generation t has drawn its `Supply`.
         view: (key, memory, pool, supply, n, t) -> what generation t is trained on.
+        lam: synthetic : real, where it is a fixed real set and lam synthetic (of which there are certificates), else None.
     """
 
     name: str
@@ -136,6 +156,7 @@ class Regime(NamedTuple):
     view: Callable[[Key, Memory, Any, Any, Any, Any], Any]
     init: Callable[[Memory, Any, int | None, int | None], Any] = lambda memory, real, capacity, generations: ()
     update: Callable[[Memory, Any, Any, Any], Any] = lambda memory, pool, supply, t: pool
+    lam: Any = None
 
 
 class Supply(NamedTuple):

@@ -6,6 +6,7 @@ from mcloop.exact.gaussian import Normal, gaussian, normal
 from mcloop.exact.kde import kde
 from mcloop.exact.mixture import gaussian_mixture
 from mcloop.exact.regression import linear_regression
+from mcloop.exact.student_t import student_t
 
 __all__ = [
     "Normal",
@@ -18,4 +19,5 @@ __all__ = [
     "linear_regression",
     "normal",
     "poisson",
+    "student_t",
 ]

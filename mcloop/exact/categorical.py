@@ -13,7 +13,7 @@ from mcloop import random
 from mcloop.exact import reading
 from mcloop.memory import Rows, rows, rows_memory
 from mcloop.regimes import check, known
-from mcloop.types import InputError, Memory, Model, additive
+from mcloop.types import InputError, Memory, Model, Objective, additive
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -89,7 +89,25 @@ def categorical(k: int, n, p=None, zipf=None, literal: bool = False, capacity: i
         temper=_temper,
         blend=lambda a, b, w: _normalised(jnp.maximum((1 - w) * a.p + w * b.p, 0.0)),
         accept=lambda params, keep: _normalised(params.p * _keep(keep, params.p)),
+        objective=_objective(k),
     )
+
+
+def _objective(k) -> Objective:
+    """Minus the mean log-probability, nats, in the log-odds (k - 1,) against the last category."""
+
+    def bound(log_odds):
+        return Categorical(jax.nn.softmax(jnp.append(log_odds, 0.0)))
+
+    def risk(key, log_odds, data):
+        counts = (_count(data, k) if isinstance(data, Rows) else data).counts
+        return -counts @ jax.nn.log_softmax(jnp.append(log_odds, 0.0)) / counts.sum()
+
+    def free(params: Categorical):
+        log_p = jnp.log(jnp.maximum(params.p, _TINY))
+        return log_p[:-1] - log_p[-1]
+
+    return Objective(risk, free, bound, likelihood=True)
 
 
 def _probabilities(k, p, zipf):

@@ -19,7 +19,7 @@ from mcloop.exact import factors, reading
 from mcloop.memory import Rows, rows, rows_memory
 from mcloop.metrics.wasserstein import gaussian_w2
 from mcloop.regimes import check
-from mcloop.types import InputError, Memory, Model, additive
+from mcloop.types import InputError, Memory, Model, Objective, additive
 
 _MEAN = 2**16  # the stream of a draw's mean, beside those of its scatter
 
@@ -167,6 +167,7 @@ def gaussian(
         temper=lambda params, temperature: params._replace(root=params.root * jnp.sqrt(temperature)),
         blend=lambda a, b, w: _blend(covariance, a, b, w),
         accept=lambda params, score: _accept(covariance, params, score),
+        objective=_objective(covariance, d, summarise),
     )
 
 
@@ -227,6 +228,36 @@ def _accept(covariance, params, score):
     gain = c @ jnp.linalg.inv(c + tau**2 * jnp.eye(c.shape[-1]))
     move = jnp.moveaxis((gain @ jnp.moveaxis(centre - params.mean, 0, -1)[..., None])[..., 0], -1, 0)
     return _rooted(covariance, params.mean + move, jnp.moveaxis(c - gain @ c, (-2, -1), (0, 1)))
+
+
+def _objective(covariance, d, summarise) -> Objective:
+    """Minus the mean log-likelihood, nats, in the mean, the log of the root's diagonal, and what is below the diagonal."""
+    rows_below, columns_below = np.tril_indices(d, -1)
+
+    def free(params: Normal):
+        if covariance != "full":
+            return {"mean": params.mean, "log_root": jnp.log(params.root)}
+        below = params.root[rows_below, columns_below]
+        return {"mean": params.mean, "log_root": jnp.log(jnp.diagonal(params.root)), "below": below}
+
+    def bound(free) -> Normal:
+        root = jnp.exp(free["log_root"])
+        if covariance == "full":
+            root = jnp.diag(root).at[rows_below, columns_below].set(free["below"])
+        return Normal(free["mean"], root)
+
+    def risk(key, free, data):
+        stats, params = summarise(data), bound(free)
+        gap = (stats.mean - params.mean)[:, None]
+        if covariance == "full":
+            white = jax.scipy.linalg.solve_triangular(params.root, jnp.concatenate([stats.root, gap], 1), lower=True)
+            spread, moved = white[:, :-1], white[:, -1:]
+        else:
+            spread, moved = jnp.broadcast_to(stats.root / params.root, (d,)), gap[:, 0] / params.root
+        log_det = jnp.broadcast_to(free["log_root"], (d,)).sum()
+        return log_det + 0.5 * (jnp.sum(spread**2) / stats.size + jnp.sum(moved**2)) + d / 2 * np.log(2 * np.pi)
+
+    return Objective(risk, free, bound, likelihood=True)
 
 
 def _measure(covariance, params, truth):
