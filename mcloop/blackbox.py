@@ -75,8 +75,10 @@ def blackbox_rate(
     if not (np.isfinite(step) and step > 0):
         raise InputError(f"step must be a finite number > 0, not {step!r}.")
     key = random.as_key(key)
-    state = loop.init(key, real, generations) if state is None else state
-    advance = loop.generation if loop.model.hosted else jax.jit(loop.generation)
+    compiled = (lambda f: f) if loop.model.hosted else jax.jit
+    state = compiled(lambda key: loop.init(key, real, generations))(key) if state is None else state
+    advance = compiled(lambda key, state: loop.generation(key, state)[0])  # what is seen is not computed
+    draw = compiled(lambda params: loop.model.sample(random.fold_in(key, 2**20), params, points))
     rng = np.random.default_rng(0)
     half = jax.tree.map(lambda x: _kick(rng, x, step), state.params)
     pair = [state._replace(params=_add(state.params, half, sign)) for sign in (1, -1)]
@@ -85,9 +87,9 @@ def blackbox_rate(
         raise InputError("step must be larger: the two copies are equal to rounding.")
     parameters, samples = [], []
     for _ in range(generations - 1):
-        before = _apart(loop, key, pair, points)
-        pair = [advance(key, one)[0] for one in pair]
-        samples.append(_apart(loop, key, pair, points) / before if before > 0 else np.nan)
+        before = _apart(draw, pair)
+        pair = [advance(key, one) for one in pair]
+        samples.append(_apart(draw, pair) / before if before > 0 else np.nan)
         gap = _norm(pair[0].params, pair[1].params)
         parameters.append(gap / first)
         if not np.isfinite(gap) or gap == 0:
@@ -132,9 +134,9 @@ def _norm(a, b) -> float:
     return float(np.sqrt(sum(jax.tree.leaves(square))))
 
 
-def _apart(loop: Loop, key, pair, points: int) -> float:
+def _apart(draw, pair) -> float:
     """Root mean square distance of what two models draw from the same noise."""
-    drawn = [loop.model.sample(random.fold_in(key, 2**20), one.params, points) for one in pair]
+    drawn = [draw(one.params) for one in pair]
     a, b = ([np.asarray(x, np.float64) for x in jax.tree.leaves(_values(d)) if np.asarray(x).dtype.kind in "fu"] for d in drawn)
     size = sum(x.size for x in a)
     return float(np.sqrt(sum(((x - y) ** 2).sum() for x, y in zip(a, b, strict=True)) / max(size, 1)))

@@ -15,7 +15,7 @@ from mcloop.report import cells
 from mcloop.theory.fixed_point import settling
 from mcloop.theory.papers_bound import papers_bound
 from mcloop.theory.spectrum import dense_spectrum
-from mcloop.theory.stability import Problem, jacobian, matrices_at
+from mcloop.theory.stability import Problem, corrected, jacobian, matrices_at
 from mcloop.twins import twins
 from mcloop.types import Corrector, Loop, Model
 
@@ -48,14 +48,15 @@ def tabulate(problem: Problem, lams: Sequence[float], gamma: float = 0.0, dampin
         InputError: a Hessian that is not positive definite, or a lam without a fixed point.
     """
     flat, unravel = ravel_pytree(problem.params)
-    whole = matrices_at(problem)
-    settle = None if problem.exact else settling(problem)
+    posed, divided = (problem, gamma) if problem.exact else (corrected(problem, gamma), 0.0)
+    whole = matrices_at(posed)
+    settle = None if problem.exact else settling(posed)
     theta, rows = flat, []
     for lam in lams:
-        theta = flat if settle is None else settle(theta, lam / (1 + gamma))
+        theta = flat if settle is None else settle(theta, lam)
         m = whole(theta)
-        found = dense_spectrum(m, problem.exact, lam, gamma, damping, 1)
-        j = jacobian(m, lam, gamma, damping)
+        found = dense_spectrum(m, problem.exact, lam, divided, damping, 1)
+        j = jacobian(m, lam, divided, damping)
         direction, dual = _leading(j)
         papers = np.nan
         if problem.pointwise is not None:

@@ -13,7 +13,7 @@ from mcloop.errors import InputError
 from mcloop.theory.fixed_point import fixed_point, settling
 from mcloop.theory.papers_bound import Bound, papers_bound
 from mcloop.theory.spectrum import dense_spectrum, spectrum
-from mcloop.theory.stability import DENSE, Problem, Weighted, effect, matrices_at
+from mcloop.theory.stability import DENSE, Problem, Weighted, corrected, effect, matrices_at
 
 
 class Certificate(NamedTuple):
@@ -103,7 +103,7 @@ def certificate(
         problem: the model at the optimum on its real data.
         lam: synthetic : real ratio, finite and > 0.
         gamma: strength of the mixture corrector, >= 0. (For any other corrector, let `problem.draw` correct.)
-        damping: a ridge towards theta* in every refit, in units of the Hessian; 0 where the Hessian is positive definite.
+        damping: a ridge towards the fixed point in every refit, in units of the Hessian; 0 where that is positive definite.
         count: how many directions.
         differences: None differentiates the sampler; h > 0 takes differences of that size (see `products`).
         boundary: also search the largest stable lam of an inexact sampler.
@@ -120,8 +120,10 @@ def certificate(
         raise InputError(f"differences must be a finite step > 0 or None, not {differences!r}.")
     size = ravel_pytree(problem.params)[0].size
     moving = settle and not problem.exact and size <= DENSE
-    here = fixed_point(problem, lam / (1 + gamma)) if moving else problem
-    found = spectrum(here, lam, gamma, damping, count, differences)
+    posed, divided = (problem, gamma) if problem.exact else (corrected(problem, gamma), 0.0)
+    posed = fixed_point(posed, lam) if moving else posed
+    here = problem._replace(params=posed.params)
+    found = spectrum(posed, lam, divided, damping, count, differences)
     safe = float("nan")
     if problem.exact:
         safe = float("inf")
@@ -155,7 +157,7 @@ def safe_lam(
     """
     if problem.exact:
         return float("inf")
-    flat = ravel_pytree(problem.params)[0]
+    problem, flat = corrected(problem, gamma), ravel_pytree(problem.params)[0]
     if flat.size <= DENSE:
         settle, whole = settling(problem), matrices_at(problem, differences)
 
@@ -163,10 +165,10 @@ def safe_lam(
         """The fixed point if it is stable there."""
         try:
             if flat.size > DENSE:
-                here, found = start, spectrum(problem, lam, gamma, damping, 1, differences)
+                here, found = start, spectrum(problem, lam, 0.0, damping, 1, differences)
             else:
-                here = settle(start, lam / (1 + gamma))
-                found = dense_spectrum(whole(here), False, lam, gamma, damping, 1)
+                here = settle(start, lam)
+                found = dense_spectrum(whole(here), False, lam, 0.0, damping, 1)
         except InputError:
             return None
         return here if np.abs(found.rates[0]) < 1 else None

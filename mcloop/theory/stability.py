@@ -86,6 +86,24 @@ def likelihood(
     return Problem(params, risk, data, draw, True, pointwise)
 
 
+def corrected(problem: Problem, gamma: float) -> Problem:
+    """The same loop with its mixture corrector as a part of the sampler: a share gamma/(1 + gamma) of points drawn by theta*.
+
+    An exact likelihood rests at theta* with or without them, and dividing by 1 + gamma is enough. What an inexact sampler
+    draws at theta* pulls elsewhere than what it draws at the loop's own fixed point, and counts in both the force and F.
+    """
+    if gamma == 0:
+        return problem
+    ideal = problem.draw(problem.params)
+
+    def risk(params, points):
+        moving, still = (problem.risk(params, part) for part in points)
+        return (moving + gamma * still) / (1 + gamma)
+
+    both = (problem.data, problem.data)
+    return problem._replace(risk=risk, data=both, draw=lambda params: (problem.draw(params), ideal), pointwise=None)
+
+
 class Products(NamedTuple):
     """Matrix-free products at theta*, each (P,) -> (P,); P parameters. They cost a few gradients and no matrix."""
 
