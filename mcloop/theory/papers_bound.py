@@ -83,7 +83,7 @@ def _lipschitz(problem: Problem, data: Weighted, rng, pairs: int) -> float:
 
 
 def _wasserstein1(a: Weighted, b: Weighted, seed: int, most: int = 500) -> float:
-    """Exact on a line; elsewhere the best assignment of points drawn from each, less, in square, that of points drawn from one of them."""
+    """Exact on a line; elsewhere by assigning points of one to the other, less (in square) what two parts of one give."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
     from scipy.stats import wasserstein_distance
