@@ -16,7 +16,7 @@ from mcloop.theory.fixed_point import settling
 from mcloop.theory.papers_bound import papers_bound
 from mcloop.theory.spectrum import dense_spectrum
 from mcloop.theory.stability import Problem, corrected, jacobian, matrices_at
-from mcloop.twins import twins
+from mcloop.twins import along, twins
 from mcloop.types import Corrector, Loop, Model
 
 
@@ -81,18 +81,10 @@ def loop(model: Model, table: Table, lam: Any, step: float, corrector: Corrector
     Measures `gap`, theta+ - theta- along the dual over twice the step: 1 at generation 1.
     """
     assert model.objective is not None
-    free, params = model.objective.free, model.objective.params
     place = jnp.argmin(jnp.abs(jnp.asarray(table.lam, jnp.float32) - lam))
     theta, direction, dual = (jnp.asarray(x, jnp.float32)[place] for x in (table.theta, table.direction, table.dual))
-
-    def apart(fitted):
-        unravel = ravel_pytree(free(fitted))[1]
-        return tuple(params(unravel(theta + sign * step * direction)) for sign in (1.0, -1.0))
-
-    def gap(a, b):
-        return {"gap": dual @ (ravel_pytree(free(a))[0] - ravel_pytree(free(b))[0]) / (2 * step)}
-
-    return twins(make_loop(model, regimes.augment(lam), corrector), apart, gap)
+    sides = along(direction, dual, step, model.objective.free, model.objective.params, theta)
+    return twins(make_loop(model, regimes.augment(lam), corrector), *sides)
 
 
 def law(table: Table, g, lam: float) -> dict[str, np.ndarray]:

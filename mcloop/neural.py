@@ -130,12 +130,13 @@ def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.Pa
     """
     _, cells, loops, plans = _lay_out(make, grid, seeds, generations, seed, Path(folder))
     found = []
-    for plan in plans:
-        _, state = Unit(Path(folder) / plan.name, plan.settings, Keep()).restore(plan.codec, generations)
-        for c, cell in enumerate(cells):
-            if state is not None and (place := plan.place(c, 0)) is not None:
-                one = jax.tree.map(lambda x, place=place: x[place], state) if place else state
-                found.append((cell, loops[c], _keys(seed, seeds)[0], one))
+    with locked(Path(folder)):
+        for plan in plans:
+            _, state = Unit(Path(folder) / plan.name, plan.settings, Keep()).restore(plan.codec, generations)
+            for c, cell in enumerate(cells):
+                if state is not None and (place := plan.place(c, 0)) is not None:
+                    one = jax.tree.map(lambda x, place=place: x[place], state) if place else state
+                    found.append((cell, loops[c], _keys(seed, seeds)[0], one))
     return found
 
 

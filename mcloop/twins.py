@@ -43,15 +43,24 @@ def twins(loop: Loop, apart: Callable[[Any], tuple[Any, Any]], gap: Callable[[An
     return loop._replace(init=init, generation=generation, measure=measure, batched=False)
 
 
-def along(direction: jax.Array, dual: jax.Array, step: float, free=lambda params: params, params=lambda free: free):
+def along(
+    direction: jax.Array,
+    dual: jax.Array,
+    step: float,
+    free=lambda params: params,
+    params=lambda free: free,
+    centre: jax.Array | None = None,
+):
     """(apart, gap) for `twins`: +- step along a direction (P,) of the free coordinates, the gap seen along `dual` (P,).
 
-    `gap` is dual . (theta+ - theta-)/(2 step): one at generation 1 if dual . direction = 1.
+    `gap` is dual . (theta+ - theta-)/(2 step): one at generation 1 if dual . direction = 1. The copies stand on either side of
+    `centre` (P,), by default of the fit on real data.
     """
 
     def apart(fitted):
         flat, unravel = ravel_pytree(free(fitted))
-        return tuple(params(unravel(flat + sign * step * direction)) for sign in (1.0, -1.0))
+        middle = flat if centre is None else centre
+        return tuple(params(unravel(middle + sign * step * direction)) for sign in (1.0, -1.0))
 
     def gap(a, b):
         return {"gap": dual @ (ravel_pytree(free(a))[0] - ravel_pytree(free(b))[0]) / (2 * step)}

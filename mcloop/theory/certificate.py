@@ -53,7 +53,7 @@ class Certificate(NamedTuple):
 
     def sentences(self) -> list[str]:
         """The certificate in words."""
-        half = f", half of it gone in {np.log(0.5) / np.log(self.rate):.3g} generations" if 0 < self.rate < 1 else ""
+        half = f", half of it gone in {np.log(0.5) / np.log(self.rate):.3g} generations" if 0.5 <= self.rate < 1 else ""
         said = [
             f"At lam {self.lam:g}{f', gamma {self.gamma:g}' if self.gamma else ''} the loop is "
             f"{'stable' if self.stable else 'UNSTABLE'}. The least stable "
