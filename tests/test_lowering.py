@@ -33,6 +33,7 @@ FAMILIES = {
     "gamma_family": ("gamma_family", {"n": 10}),
     "kde": ("kde", {"n": 10}),
     "gaussian_mixture": ("gaussian_mixture", {"n": 10}),
+    "student_t": ("student_t", {"n": 10}),
 }
 BOTH_MEMORIES = ("gaussian", "gaussian, literal", "linear_regression, fresh", "categorical", "kde")
 REGIMES = {"replace": regimes.replace(), "accumulate": regimes.accumulate(), "augment": regimes.augment(1.0)}
