@@ -61,9 +61,7 @@ experiment = Experiment(
     sizes={"tiny": Size(200, 4, {"lam": [0.5, 5.0]}), "small": Size(10_000, 6), "paper": Size(100_000, 11)},
     measure=("gap",),
     law=lambda g, lam: certified.law(table(), g, lam),
-    figure=lambda ds, experiment: certified.figure(
-        ds, experiment, "A Gaussian: the certificate against ten thousand pairs of loops"
-    ),
+    figure=lambda ds, experiment: certified.figure(ds, experiment, "A Gaussian: the certificate against its loops"),
     notes=lambda ds: certified.notes(ds, experiment),
     annotate=lambda ds, options: certified.annotate(ds, table()),
     worse="",
