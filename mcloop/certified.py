@@ -140,8 +140,8 @@ def notes(ds, experiment) -> list[str]:
     said = [
         f"Certified and measured contraction of {seeds} pairs of loops a cell differ by at most "
         f"{100 * abs(worst.rate / worst.predicted - 1):.2g} % (lam {worst.lam:g}: {worst.predicted:.4f} certified, "
-        f"{worst.rate:.4f} +- {worst.error:.1g} measured, over generations 1 to {worst.generation}), in the first step alone by "
-        f"at most {100 * max(abs(c.mean['gap'][1] / c.law['gap'][1] - 1) for c in cells(ds, experiment)):.2g} %."
+        f"{worst.rate:.4f} +- {worst.error:.1g} measured, over generations 1 to {worst.generation}), in the first step "
+        f"alone by at most {100 * max(abs(c.mean['gap'][1] / c.law['gap'][1] - 1) for c in cells(ds, experiment)):.2g} %."
     ]
     papers = ds["papers_rate"].values
     if np.isfinite(papers).any() or np.isinf(papers).any():
