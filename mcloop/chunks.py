@@ -11,6 +11,7 @@ import secrets
 import struct
 import warnings
 import zipfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -78,8 +79,10 @@ class ChunkStore:
         return self.folder / f"{name}.npz"
 
 
-def write_atomically(path: Path, payload: bytes) -> None:
+def write_atomically(path: Path, payload: bytes | Iterable[bytes]) -> None:
     """Makes `path` hold `payload`, or leaves it as it was: nobody ever sees a part, whenever the process dies.
+
+    A payload larger than memory is given piece by piece.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, ...; no partial file is left.
@@ -87,7 +90,8 @@ def write_atomically(path: Path, payload: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(partial, "xb") as file:
-            file.write(payload)
+            for piece in (payload,) if isinstance(payload, bytes) else payload:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcloop import progress, random
+from mcloop import drafts, progress, random
 from mcloop.errors import InputError
 from mcloop.shards import Shards, generator, minibatches, shards, shards_memory
-from mcloop.training import Training, averaged, begin, finish, start, step
+from mcloop.training import Budget, Training, averaged, begin, finish, start, step
 from mcloop.types import Learner, Model
 
 _LOOK = 25  # steps between two looks at the loss: each look waits for the accelerator
@@ -49,15 +48,6 @@ def images() -> Codec:
     return Codec(encode, decode)
 
 
-@dataclass
-class _Drawn:
-    """The chunks that were drawn last, and what from."""
-
-    asked: bytes = b""
-    variables: Any = None
-    parts: list[dict[str, np.ndarray]] = field(default_factory=list)
-
-
 class Origin(NamedTuple):
     """What plays the truth where only real data is known: the network before any training; points come from the data."""
 
@@ -74,6 +64,8 @@ def hosted(
     samples: int = 1000,
     chunk: int = 250,
     estimator: str = "",
+    fresh: Callable[[Any, int], dict[str, np.ndarray]] | None = None,
+    mesh: Any = None,
 ) -> Model:
     """A family of networks whose loops are driven from Python, one generation at a time.
 
@@ -86,6 +78,11 @@ def hosted(
         samples: points drawn for `evaluate`.
         chunk: points that are drawn at once: a shape, compiled once.
         estimator: words for the results.
+        fresh: (key, count) -> new real points as kept, where the truth can be asked for more; None draws from `real` again,
+            with replacement.
+        mesh: devices to share the work, of `mcloop.nets.layout.mesh`; None uses one.
+
+    `fit` takes a keyword `later`: another budget for the fits after the first, see `with_budget`.
 
     Raises:
         InputError: an empty real set.
@@ -95,7 +92,7 @@ def hosted(
     if n == 0:
         raise InputError("real must hold at least one point, not none.")
     data = shards(real, real=True)
-    last = _Drawn()
+    memory = drafts.Desk()
 
     @partial(jax.jit, donate_argnums=1)
     def advance(key, run, stored, index, rate):
@@ -103,43 +100,47 @@ def hosted(
 
     draw_chunk = jax.jit(lambda key, variables: learner.sample(key, variables, chunk))
 
+    spread, cut = _placed(mesh)
     begin_ = jax.jit(lambda key: begin(training, learner.init(key)))
 
     def sample(key, params, count) -> Shards:
         count = int(count)
         if isinstance(params, Origin):  # the truth draws from the data, which is all that is known of it
+            if fresh is not None and count > 0:
+                return shards(fresh(key, count))
             return shards(data.take(generator(key).integers(0, n, count)))
         if count == 0:
             return Shards()
         variables = averaged(params)
-        # the same key and parameters draw the same chunks: what was drawn to measure a model is not drawn again to train
-        asked = np.asarray(jax.random.key_data(key)).tobytes()
-        parts = last.parts if last.asked == asked and last.variables is params.variables else []
+        # the same key and parameters draw the same chunks: what was drawn to measure a model is not drawn again to train, and
+        # what a process had drawn when it was killed is not drawn again by the next one
+        draft = (drafts.current() or memory).open(drafts.digest(key, variables))
+        chunks = -(-count // chunk)
         with progress.stage("sample", count) as tell:
-            while chunk * len(parts) < count:
-                parts.append(codec.encode(draw_chunk(random.fold_in(key, len(parts)), variables)))
-                tell(min(chunk * len(parts), count))
-        last.asked, last.variables, last.parts = asked, params.variables, parts
-        return shards({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, count)
+            for i in range(chunks):
+                if not draft.has(i):
+                    draft.put(i, codec.encode(draw_chunk(random.fold_in(key, i), variables)))
+                tell(min(chunk * (i + 1), count))
+        return shards(draft.gather(chunks), count)
 
     def observe(key, given):
         if given is not None:
             raise InputError("real must be None for a hosted model: its real data was given when it was made.")
         return data, Origin(begin_(random.fold_in(key, 1)))
 
-    def fit(key, params, pool: Shards):
+    def fit(key, params, pool: Shards, later: Budget = training.later):
         first = isinstance(params, Origin)
-        budget, schedule = (training.first, training.rate) if first else (training.later, training.later_rate)
+        budget, schedule = (training.first, training.rate) if first else (later, training.later_rate)
         steps = budget.of(len(pool), training.batch)
         previous = params.initial if first else params
         # copied, since the first step gives its argument's memory away
-        fresh = begin_(random.fold_in(key, 1)).variables if not (first or training.warm) else None
-        run = jax.tree.map(jnp.copy, start(training, previous, fresh))
+        scratch = begin_(random.fold_in(key, 1)).variables if not (first or training.warm) else None
+        run = spread(jax.tree.map(jnp.copy, start(training, previous, scratch)))
         k_batch, k_loss = random.fold_in(key, 2), random.fold_in(key, 3)
         seen: list[jax.Array] = []
         with progress.stage("fit", steps) as tell:
             for index, stored in enumerate(minibatches(k_batch, pool, training.batch, steps)):
-                run, loss = advance(k_loss, run, stored, index, jnp.float32(schedule(index / steps)))
+                run, loss = advance(k_loss, run, cut(stored), index, jnp.float32(schedule(index / steps)))
                 seen.append(loss)
                 if (index + 1) % _LOOK == 0 or index + 1 == steps:
                     value = float(loss)
@@ -168,6 +169,23 @@ def hosted(
         hosted=True,
         blank=lambda: jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0)),
     )
+
+
+def with_budget(model: Model, later: Budget) -> Model:
+    """A hosted model with another budget for every fit but the first, which loops of both share; compiled once for both."""
+    return model._replace(fit=partial(model.fit, later=later))  # pyright: ignore[reportCallIssue]
+
+
+def _placed(mesh):
+    """How a fit's carry and its minibatches are laid out over the devices of a mesh; on one device they stay as they are."""
+    if mesh is None:
+        return (lambda run: run), (lambda stored: stored)
+    from mcloop.nets import layout
+
+    def spread(run):
+        return jax.device_put(run, layout.variables_sharding(run, mesh))
+
+    return spread, lambda stored: jax.device_put(stored, layout.batch_sharding(mesh))
 
 
 def _values(body: Shards) -> dict[str, np.ndarray]:

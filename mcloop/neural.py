@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from mcloop import random
 from mcloop.checkpoints import Keep
+from mcloop.drafts import Desk, working_at
 from mcloop.errors import InputError
 from mcloop.gather import assemble
 from mcloop.grids import check_axes, check_seeds, is_number, read_axis
@@ -43,6 +44,7 @@ class Plan(NamedTuple):
         step: state -> (state, info); its argument may be given away.
         place: (grid index, seed) -> this plan's part of an info's leaf.
         shared: plans with an equal value have the same generation 1.
+        tidy: (whether the plan is at its end) -> None, called when a generation is safe on disk.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Plan(NamedTuple):
     step: Callable[[State], tuple[State, Info]]
     place: Callable[[int, int], tuple[int, ...] | None]
     shared: Any = None
+    tidy: Callable[[bool], None] = lambda finished: None
 
 
 def train(
@@ -142,16 +145,18 @@ def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.Pa
 
 def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, generations: int) -> Plan:
     name = _slug({**cell, "seed": i})
-    shelf = folder / name / "shards"
+    shelf, desk = folder / name / "shards", Desk(folder / name / "drafts")
 
     def first(given: tuple[State, Info] | None) -> tuple[State, Info]:
         state = spill(loop.init(key, None, generations, first=None if given is None else given[0].params), shelf)
         if given is not None:
             return state, given[1]
-        return state, {k: np.asarray(v) for k, v in loop.measure(key, state).items()}
+        with working_at(desk):
+            return state, {k: np.asarray(v) for k, v in loop.measure(key, state).items()}
 
     def step(state: State) -> tuple[State, Info]:
-        state, info = loop.generation(key, state)
+        with working_at(desk):
+            state, info = loop.generation(key, state)
         return spill(state, shelf), {k: np.asarray(v) for k, v in info.items()}
 
     def start() -> State:
@@ -160,7 +165,8 @@ def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, gen
     # the data count by what is in them: a folder begun with other images is refused
     settings = {**common, "cell": cell, "replica": i, "model": loop.model.name, "data_sha256": _digest(start().real)}
     codec = shards_codec(loop, start, shelf)
-    return Plan(name, settings, codec, first, step, lambda c, s: () if (c, s) == (place, i) else None, (id(loop.model), i))
+    shared = (id(loop.model.observe), i)  # the same in models that differ only in how they go on after the first fit
+    return Plan(name, settings, codec, first, step, lambda c, s: () if (c, s) == (place, i) else None, shared, desk.tidy)
 
 
 def _digest(data: Shards) -> str:
@@ -268,6 +274,7 @@ def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar) -> tuple[lis
             break
         t += 1
         unit.save(t, state, info, plan.codec)
+        plan.tidy(t == generations)
         infos.append(info)
         if bar is not None:
             bar.advance(time.monotonic() - began)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from mcloop.chunks import FULL, one_line, refusal, show, size, write_atomically
 from mcloop.errors import InputError
 from mcloop.shards import Shard, Shards
 from mcloop.types import State
+
+_PIECE = 2**24  # bytes that are copied at once
 
 
 def spill(state: State, folder: Path) -> State:
@@ -70,24 +73,40 @@ def _rows(part: Shard) -> list[int] | None:
 
 
 def _write(part: Shard, folder: Path, name: str) -> Shard:
-    values, files = part.take(np.arange(len(part))), {}
-    for key, array in values.items():
-        buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, array, allow_pickle=False)
-        path, payload = folder / f"{name}.{key}.npy", buffer.getvalue()
+    files = {}
+    for key, array in part.values.items():
+        path, digest = folder / f"{name}.{key}.npy", hashlib.sha256()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, payload)
+            write_atomically(path, _pieces(part, key, digest))
         except OSError as error:
             if error.errno not in FULL:
                 raise refusal(error, path) from error
+            held = array.dtype.itemsize * len(part) * int(np.prod(array.shape[1:]))
             raise InputError(
-                f"The disk holding {show(folder)} is full: shard {path.name!r} ({size(len(payload))}) was not saved; all "
+                f"The disk holding {show(folder)} is full: shard {path.name!r} ({size(held)}) was not saved; all "
                 "generations before it are kept, and the same command goes on from there once there is room."
             ) from error
-        files[key] = (path.name, hashlib.sha256(payload).hexdigest())
+        files[key] = (path.name, digest.hexdigest())
     mapped = {key: np.load(folder / file, mmap_mode="r", allow_pickle=False) for key, (file, _) in files.items()}
     return replace(part, values=mapped, rows=None, files=files)
+
+
+def _pieces(part: Shard, key: str, digest) -> Iterator[bytes]:
+    """A shard's array as the bytes of an `.npy`, some rows at a time: it may itself be mapped, and larger than memory."""
+    array = part.values[key]
+    header = io.BytesIO()
+    shape = (len(part), *array.shape[1:])
+    described = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    digest.update(header.getvalue())
+    yield header.getvalue()
+    rows = max(1, _PIECE // max(1, array[:1].nbytes))
+    for begin in range(0, len(part), rows):
+        index = np.arange(begin, min(begin + rows, len(part)))
+        piece = np.ascontiguousarray(array[index if part.rows is None else part.rows[index]]).tobytes()
+        digest.update(piece)
+        yield piece
 
 
 def _read(path: Path, sha256: str) -> np.ndarray:
