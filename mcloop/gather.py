@@ -36,7 +36,13 @@ def assemble(plans, results, axes, cells: int, seeds: int, generations: int, loo
     shaped = {n: x.reshape(lead + (seeds, generations)) for n, x in scalars.items()}
     ds = dataset.assemble(shaped, {**labels, "seed": np.arange(seeds), **steps}, attributes)
     for name, x in pictures.items():
-        kind = "images" if x.ndim == 5 else "density"
-        inner = ("image", "y", "x") if kind == "images" else ("y", "x")
-        ds[name] = ((*axes, "generation", *inner), x.reshape(lead + x.shape[1:]), {"picture": kind})
+        inner, kind = _inner(x)
+        ds[name] = ((*axes, "generation", *inner), x.reshape(lead + x.shape[1:]), kind)
     return ds
+
+
+def _inner(x: np.ndarray) -> tuple[tuple[str, ...], dict]:
+    """The dimensions of one thing that is looked at, and the attributes that say what it is; x is (cells, generations, ...)."""
+    if x.ndim == 4 and x.dtype == np.uint8:
+        return ("story", "byte"), {"text": 1, "long_name": "sample stories, UTF-8"}
+    return (("image", "y", "x"), {"picture": "images"}) if x.ndim == 5 else (("y", "x"), {"picture": "density"})

@@ -98,9 +98,9 @@ def hosted(
     def advance(key, run, stored, index, rate):
         return step(learner, training, random.fold_in(key, index), run, codec.decode(stored), rate)
 
-    draw_chunk = jax.jit(lambda key, variables: learner.sample(key, variables, chunk))
+    spread, cut, drawn = _placed(mesh, chunk)
+    draw_chunk = jax.jit(lambda key, variables: learner.sample(key, variables, chunk), **drawn)
 
-    spread, cut = _placed(mesh)
     begin_ = jax.jit(lambda key: begin(training, learner.init(key)))
 
     def sample(key, params, count) -> Shards:
@@ -176,16 +176,18 @@ def with_budget(model: Model, later: Budget) -> Model:
     return model._replace(fit=partial(model.fit, later=later))  # pyright: ignore[reportCallIssue]
 
 
-def _placed(mesh):
-    """How a fit's carry and its minibatches are laid out over the devices of a mesh; on one device they stay as they are."""
+def _placed(mesh, chunk: int):
+    """How a fit's carry and its minibatches, and the points of a draw, are laid out over the devices of a mesh."""
     if mesh is None:
-        return (lambda run: run), (lambda stored: stored)
+        return (lambda run: run), (lambda stored: stored), {}
     from mcloop.nets import layout
 
     def spread(run):
         return jax.device_put(run, layout.variables_sharding(run, mesh))
 
-    return spread, lambda stored: jax.device_put(stored, layout.batch_sharding(mesh))
+    whole = chunk % mesh.size == 0  # otherwise every device draws all of them
+    drawn = {"out_shardings": layout.batch_sharding(mesh)} if whole else {}
+    return spread, lambda stored: jax.device_put(stored, layout.batch_sharding(mesh)), drawn
 
 
 def _values(body: Shards) -> dict[str, np.ndarray]:

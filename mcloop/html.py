@@ -27,6 +27,8 @@ main { max-width: 74rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
 header, .words { max-width: 48rem }
 h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 1rem; text-wrap: balance }
 h2 { font-size: 1.2rem; margin: 2.75rem 0 .75rem; padding-top: 1rem; border-top: 1px solid var(--line) }
+h3 { font-size: 1rem; margin: 1.5rem 0 .25rem }
+blockquote { margin: .5rem 0; padding: .1rem 0 .1rem .9rem; border-left: 3px solid var(--line); overflow-wrap: anywhere }
 p { margin: .6rem 0 }
 a { color: var(--link) }
 .claim { font-size: 1.1rem }
@@ -96,6 +98,7 @@ def write(
         _header(story, command(experiment, settings)),
         _section("What was seen", _bullets(story.seen)),
         _section("Figures", "\n".join(drawn)),
+        _section("Stories", _stories(story)),
         _section("Collapse profile", _profile(story)),
         _section("Numbers at the last generation", _numbers(story) + _measured(ds, story)),
         _section("Remarks", _bullets(story.remarks)),
@@ -187,6 +190,15 @@ def _numbers(story: Story) -> str:
     said += f" {story.more} more cells are in results.nc." if story.more else ""
     axes = "; ".join(f"{escape(k)}: {escape(v)}" for k, v in story.axes.items())
     return f'<div class="wide">{table}</div>\n<p class="small">{said}{f" {axes}." if axes else ""}</p>\n'
+
+
+def _stories(story: Story) -> str:
+    """Sample stories, where they come from above them."""
+    parts = []
+    for where, texts in story.stories:
+        quotes = "".join(f"<blockquote>{escape(text)}</blockquote>\n" for text in texts)
+        parts.append(f'<h3>{escape(where)}</h3>\n<div class="words">{quotes}</div>')
+    return "\n".join(parts)
 
 
 def _profile(story: Story) -> str:

@@ -12,6 +12,7 @@ from mcloop.cells import places as places
 from mcloop.dataset import AXES, INSIDE, measures, number, short
 from mcloop.errors import InputError
 from mcloop.profile import Score, preamble, profile, table
+from mcloop.stories import shown as told
 
 
 def z_score(cell: Cell, name: str) -> float:
@@ -108,6 +109,7 @@ class Story(NamedTuple):
         more: cells beyond the rows.
         axes: axis -> what it is.
         scores: the run by each definition of collapse; `scored` says how.
+        stories: (where, texts) of sample stories, for loops of language models.
     """
 
     title: str
@@ -124,6 +126,7 @@ class Story(NamedTuple):
     axes: dict[str, str]
     scores: list[Score]
     scored: str
+    stories: list[tuple[str, list[str]]]
 
 
 def tell(ds, experiment, caption, settings) -> Story:
@@ -163,6 +166,7 @@ def tell(ds, experiment, caption, settings) -> Story:
         axes={a: AXES[a] for a in shown[0].where if a in AXES},
         scores=scores,
         scored=preamble(ds, scores),
+        stories=told(ds),
     )
 
 
@@ -210,6 +214,8 @@ def write(ds, experiment, caption, settings, figures: list[str]) -> str:
         head, rows = table(story.scores)
         lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *[f"| {' | '.join(row)} |" for row in rows]]
     lines += ["", "## Remarks", "", *[f"- {said}" for said in story.remarks]] if story.remarks else []
+    for i, (where, texts) in enumerate(story.stories):
+        lines += (["", "## Stories"] if i == 0 else []) + ["", f"*{where}*", "", *[f"> {text}\n" for text in texts]]
     lines += ["", "## Numbers at the last generation", ""]
     lines += [f"| {' | '.join(story.head)} |", f"|{'---|' * len(story.head)}"]
     lines += [f"| {' | '.join(row)} |" for row in story.rows]

@@ -15,14 +15,14 @@ from mcloop.estimates import growth as grow
 # measures in order of preference: what a definition is scored by is the first of them that a cell has
 RISKS = (
     *("ridge_test_error", "test_error", "mean_sq_error", "w2", "sliced_w2", "fid", "fid_inf", "kl"),
-    *("held_out_error", "nll", "kid", "mmd2"),
+    *("held_out_error", "nll", "excess", "cross_entropy", "kid", "mmd2"),
 )
 SPREADS = ("trace_ratio", "log_det", "variance_ratio", "second_moment")
-TAILS = {"lost_mass": 1, "distinct": -1, "coverage": -1, "recall": -1}  # 1: more is worse
+TAILS = {"lost_mass": 1, "distinct": -1, "rare_lost": 1, "lost_words": 1, "coverage": -1, "recall": -1}  # 1: more is worse
 MODES = {"mode_coverage": -1, "kl_modes": 1, "class_tv": 1}
-FAKES = {"high_quality": -1, "precision": -1}
-DIVERSITY = ("diversity", "heterozygosity", "recall", "distinct")
-LOGS = ("nll", "log_det")  # logarithms themselves: ratios are the exponentials of their differences
+FAKES = {"high_quality": -1, "ungrammatical": 1, "precision": -1}
+DIVERSITY = ("diversity", "heterozygosity", "recall", "distinct", "distinct_2")
+LOGS = ("nll", "log_det", "cross_entropy")  # logarithms themselves: ratios are the exponentials of their differences
 
 CATASTROPHE, KEPT, MARGIN = 10.0, 0.1, 0.01  # of the risk; of the variance; of shares
 

@@ -109,9 +109,15 @@ def linear(start: float, end: float = 0.0) -> Schedule:
     return lambda share: start + (end - start) * share
 
 
-def cosine(start: float, end: float = 0.0) -> Schedule:
-    """A learning rate that goes from `start` to `end` along half a cosine."""
-    return lambda share: end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * share))
+def cosine(start: float, end: float = 0.0, warmup: float = 0.0) -> Schedule:
+    """A learning rate that goes from `start` to `end` along half a cosine, risen to from 0 over a share `warmup` of the fit."""
+
+    def rate(share):
+        falling = jnp.maximum(share - warmup, 0) / (1 - warmup)
+        risen = jnp.minimum(share / warmup, 1.0) if warmup else 1.0
+        return risen * (end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * falling)))
+
+    return rate
 
 
 def _schedule(rate) -> Schedule:

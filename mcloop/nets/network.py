@@ -24,6 +24,10 @@ class Variables(NamedTuple):
     stats: Any
 
 
+def _one_function(variables):
+    raise InputError("bind must be called on a network made of a Flax module, not on one that is a single function.")
+
+
 class Network(NamedTuple):
     """A network as pure functions, for any transformation of JAX: jit, grad, scan, vmap over `Variables`.
 
@@ -32,10 +36,12 @@ class Network(NamedTuple):
         apply: (variables, *inputs, train=False, key=None, **options) -> (output, stats). `stats` are those after a
             forward pass in training mode, and come back unchanged where `train` is false. `key` feeds what is random
             in training (dropout). `options` are the network's own keywords.
+        bind: (variables) -> the Flax module, for networks that can do more than one thing and have nothing random.
     """
 
     init: Callable[[jax.Array], Variables]
     apply: Callable[..., tuple[Any, Any]]
+    bind: Callable[[Variables], Any] = _one_function
 
 
 def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
@@ -51,20 +57,23 @@ def network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
         _, params, _, stats = nnx.split(build(nnx.Rngs(key)), *_FILTERS)
         return Variables(_nested(nnx.to_flat_state(params)), _nested(nnx.to_flat_state(stats)))
 
+    def _merged(variables, streams):
+        filled = _filled(params_of, variables.params), nnx.from_flat_state(streams), _filled(stats_of, variables.stats)
+        return nnx.merge(graph, *filled)
+
     def apply(variables, *inputs, train=False, key=None, **options):
         if key is None:
             if train and streams_of:
                 raise InputError("key is None, but this network has dropout: training needs a key.")
             key = jax.random.key(0)  # never used: nothing is random outside training
         streams = {path: _begin(key, number, stream) for number, (path, stream) in enumerate(streams_of.items())}
-        filled = _filled(params_of, variables.params), nnx.from_flat_state(streams), _filled(stats_of, variables.stats)
-        module = nnx.merge(graph, *filled)
+        module = _merged(variables, streams)
         output = module(*inputs, train=train, **options)
         if not train:
             return output, variables.stats
         return output, _nested(nnx.to_flat_state(nnx.state(module, _FILTERS[0], _FILTERS[1], ...)[2]))
 
-    return Network(init, apply)
+    return Network(init, apply, lambda variables: _merged(variables, streams_of))
 
 
 _FILTERS = (nnx.Param, nnx.RngState, ...)

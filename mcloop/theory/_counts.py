@@ -85,6 +85,29 @@ def lost_mass(g: ArrayLike, p: ArrayLike, N: float) -> np.ndarray:
     return pick(g, path)
 
 
+def unsaid(g: ArrayLike, p: ArrayLike, N: float, regime: str = "replace") -> np.ndarray:
+    """E[share of the items that do not occur in N draws of model g], items of true probabilities p; rare items, N large.
+
+    With counts C_g in the training set of model g, of t_g N draws, the N draws that are looked at lack an item with
+    probability E exp(-C_g/t_g), and C_1 is Poisson(N p). Under replace C_{g+1} is Poisson(C_g); under accumulate
+    C_{g+1} = C_g + Poisson(C_g/g); under replace_multiple it is Poisson(C_g (g+1)/g). So E s^{C_{g+1}} is E h_g(s)^{C_g} with
+    h_g(s) = exp(s - 1), s exp((s - 1)/g) and exp((s - 1)(g+1)/g), and the answer is the mean over items of
+    exp(N p (h_1(h_2(...h_{g-1}(exp(-1/t_g)))) - 1)). Derived here; under replace it is law Z1's survival, one draw later.
+    """
+    step = {
+        "replace": lambda s, k: np.exp(s - 1),
+        "accumulate": lambda s, k: s * np.exp((s - 1) / k),
+        "replace_multiple": lambda s, k: np.exp((s - 1) * (k + 1) / k),
+    }[regime]
+    p, path = np.asarray(p, dtype=float), []
+    for last in range(1, int(fits(g).max()) + 1):
+        s = np.exp(-1.0 if regime == "replace" else -1.0 / last)
+        for k in range(last - 1, 0, -1):
+            s = step(s, k)
+        path.append(float(np.exp(N * p * (s - 1)).mean()))
+    return pick(g, path)
+
+
 def lost_mass_wrong(g: ArrayLike, p: ArrayLike, N: float) -> np.ndarray:
     """Z1 with the real count taken as certain: N p_i for the Poisson count, f_{g-1} for f_g."""
     p = np.asarray(p, dtype=float)

@@ -45,6 +45,7 @@ from mcloop.theory._counts import (
     mixture_diversity,
     replace_heterozygosity,
     token_lost,
+    unsaid,
 )
 from mcloop.theory._curation import curate, curated_ratio_bound, curated_utility, curation_gain_bound
 from mcloop.theory._gaussian import (
@@ -156,6 +157,7 @@ __all__ = [
     "unbiased_log",
     "unbiased_mean_error",
     "unbiased_root",
+    "unsaid",
     "verified_label_error",
     "verified_mean",
     "verified_variance",
