@@ -63,7 +63,7 @@ def run(
         generations: fits; generation 1 is the fit on real data.
         seed: root of all randomness.
         set_: replace an axis of the grid, such as --set lam=0.5,1,2; may be repeated.
-        data: the user's own table (CSV, Parquet or NPY), for experiments on real data.
+        data: the user's own table (CSV, Parquet or NPY) or text (a file or a folder), for experiments that take one.
         data_dir: where data sets are looked for (in place of the environment variable MCLOOP_DATA).
         resume: go on from what the folder holds; --no-resume moves the old run aside and starts again.
         keep_last: of neural loops, keep the checkpoints of the last so many generations; default all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mcloop.chunks import ChunkStore
+from mcloop.chunks import ChunkStore, refusal, write_atomically
 
 _IN_MEMORY = 2**26  # bytes up to which a finished draw is held in memory and not mapped from a file
 
@@ -49,26 +50,33 @@ class Draft:
         self._known.add(part)
 
     def gather(self, parts: int) -> Values:
-        """The first so many parts, one after the other; in a file that is mapped into memory where they are large."""
+        """The first so many parts, one after the other; in a file that is mapped into memory where they are large.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written.
+        """
         first = self._get(0)
-        rows = {name: len(x) for name, x in first.items()}
         if self._folder is None or parts * sum(x.nbytes for x in first.values()) <= _IN_MEMORY:
             loaded = [self._get(i) for i in range(parts)]
             return {name: np.concatenate([part[name] for part in loaded]) for name in first}
         # another draw may still be mapped from a file of that name: its pages live on until it is let go
         paths = {name: self._folder / f"whole.{name}.npy" for name in first}
-        whole = {}
-        for name, x in first.items():
-            with suppress(FileNotFoundError):
-                paths[name].unlink()
-            shape = (parts * rows[name], *x.shape[1:])
-            whole[name] = np.lib.format.open_memmap(paths[name], mode="w+", dtype=x.dtype, shape=shape)
-        for i in range(parts):
-            for name, x in self._get(i).items():
-                whole[name][i * rows[name] : (i + 1) * rows[name]] = x
-        for x in whole.values():
-            x.flush()
+        for name, path in paths.items():
+            try:
+                write_atomically(path, self._pieces(name, parts, first[name]))
+            except OSError as error:
+                raise refusal(error, path) from error
         return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+
+    def _pieces(self, name: str, parts: int, first: np.ndarray) -> Iterator[bytes]:
+        """The parts of one array as the bytes of an `.npy`: a full disk is then an error, where a mapped page is a crash."""
+        header = io.BytesIO()
+        shape = (parts * len(first), *first.shape[1:])
+        described = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, described)
+        yield header.getvalue()
+        for i in range(parts):
+            yield np.ascontiguousarray(self._get(i)[name]).tobytes()
 
     def _get(self, part: int) -> Values:
         if self._store is None:
@@ -130,9 +138,9 @@ def current() -> Desk | None:
     return _desk.get()
 
 
-def digest(key, tree: Any) -> str:
-    """What a draw depends on: a key, and arrays such as a network's variables."""
-    found = hashlib.sha256(np.asarray(jax.random.key_data(key)).tobytes())
+def digest(key, tree: Any, how: str = "") -> str:
+    """What a draw depends on: a key, arrays such as a network's variables, and words for the way in which it is drawn."""
+    found = hashlib.sha256(np.asarray(jax.random.key_data(key)).tobytes() + how.encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         found.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
         found.update(np.ascontiguousarray(leaf).tobytes())

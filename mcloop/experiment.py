@@ -51,8 +51,8 @@ class Experiment(NamedTuple):
         worse: how the headline gets worse: "down" (a variance), "up" (an error), "log" (a log-variance falls), or ""
             where `notes` says all that there is to say.
         neural: whether its loops are networks, which `train` runs with a checkpoint for every generation; otherwise `sweep`.
-        annotate: (dataset, options of the size) -> dataset, with what figures and report need beyond the measures (the real
-            data's picture, a floor, a sentence on the evaluation).
+        annotate: (dataset, options of the size, and `table` where there is one) -> dataset, with what figures and report need
+            beyond the measures (the real data's picture, a floor, a sentence on the evaluation).
         certify: one argument an axis -> the cell's certificate, where `make` gives loops of which none can be computed (twins).
         block: (grid points, seeds) that `sweep` runs at once, where fits need far more room than states show.
     """
@@ -185,7 +185,8 @@ def settle(
         raise InputError(f"size must be one of {', '.join(experiment.sizes)}, not {size!r}.")
     chosen = experiment.sizes[size]
     grid = {k: list(v) for k, v in {**experiment.grid, **chosen.grid}.items()}
-    allowed = [p for p in inspect.signature(experiment.make).parameters if p != "table"]
+    parameters = inspect.signature(experiment.make).parameters
+    allowed = [name for name, p in parameters.items() if name != "table" and p.kind is not p.VAR_KEYWORD]
     for axis, values in (overrides or {}).items():
         if axis not in allowed:
             raise InputError(f"axis {axis!r} is not one that {known.name} takes; its axes are {', '.join(allowed)}.")
@@ -194,7 +195,8 @@ def settle(
         if value is not None and value < (1 if field == "seeds" else 2):
             raise InputError(f"{field} must be a whole number >= {1 if field == 'seeds' else 2}, not {value}.")
     if data is not None and experiment.load is None:
-        raise InputError(f"data is not something that {known.name} takes; `mcloop run beyond/real_table --data FILE` does.")
+        others = "beyond/real_table takes a table, and gerstgrasser/tinystories_gpt2_9m a text"
+        raise InputError(f"data is not something that {known.name} takes; {others}.")
     return Settings(known.name, size, seeds or chosen.seeds, generations or chosen.generations, seed, grid, data)
 
 
@@ -216,12 +218,12 @@ def simulate(experiment: Experiment, settings: Settings, folder: Path, progress:
         folder: the run's folder.
         keep: which checkpoints of neural loops stay.
     """
-    options = experiment.sizes[settings.size].options
+    options: Mapping[str, Any] = experiment.sizes[settings.size].options
     make = partial(experiment.make, **{k: v for k, v in options.items() if k not in settings.grid})
     attributes: dict[str, Any] = {"config": settings.name, "size": settings.size}
     if experiment.load is not None:
         table = experiment.load(Path(settings.data) if settings.data else None)
-        make = partial(make, table=table)
+        make, options = partial(make, table=table), {**options, "table": table}
         attributes |= {"data": table.source, "remarks": list(table.remarks)}
     shared: dict[str, Any] = {
         "seeds": settings.seeds,

@@ -114,7 +114,7 @@ def hosted(
         variables = averaged(params)
         # the same key and parameters draw the same chunks: what was drawn to measure a model is not drawn again to train, and
         # what a process had drawn when it was killed is not drawn again by the next one
-        draft = (drafts.current() or memory).open(drafts.digest(key, variables))
+        draft = (drafts.current() or memory).open(drafts.digest(key, variables, f"{chunk} {estimator}"))
         chunks = -(-count // chunk)
         with progress.stage("sample", count) as tell:
             for i in range(chunks):

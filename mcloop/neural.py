@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import re
@@ -26,7 +25,7 @@ from mcloop.grids import check_axes, check_seeds, is_number, read_axis
 from mcloop.hosted import Diverged
 from mcloop.progress import listening
 from mcloop.run import check_generations, opening
-from mcloop.shards import Shards
+from mcloop.shards import fingerprint
 from mcloop.shelf import spill
 from mcloop.store import locked
 from mcloop.types import Loop, State
@@ -44,7 +43,7 @@ class Plan(NamedTuple):
         step: state -> (state, info); its argument may be given away.
         place: (grid index, seed) -> this plan's part of an info's leaf.
         shared: plans with an equal value have the same generation 1.
-        tidy: (whether the plan is at its end) -> None, called when a generation is safe on disk.
+        tidy: (whether the plan is at its end) -> None, called when a generation is safe on disk, and at the end.
     """
 
     name: str
@@ -163,19 +162,10 @@ def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, gen
         return loop.init(key, None, generations, first=())
 
     # the data count by what is in them: a folder begun with other images is refused
-    settings = {**common, "cell": cell, "replica": i, "model": loop.model.name, "data_sha256": _digest(start().real)}
+    settings = {**common, "cell": cell, "replica": i, "model": loop.model.name, "data_sha256": fingerprint(start().real)}
     codec = shards_codec(loop, start, shelf)
     shared = (id(loop.model.observe), i)  # the same in models that differ only in how they go on after the first fit
     return Plan(name, settings, codec, first, step, lambda c, s: () if (c, s) == (place, i) else None, shared, desk.tidy)
-
-
-def _digest(data: Shards) -> str:
-    found = hashlib.sha256()
-    for part in data.parts:
-        for name, x in sorted(part.values.items()):
-            found.update(f"{name} {x.shape} {x.dtype}".encode())
-            found.update(np.ascontiguousarray(x))
-    return found.hexdigest()
 
 
 def _compiled(make, cells: list[tuple[int, dict[str, Any]]], keys, common, generations: int) -> list[Plan]:
@@ -274,10 +264,11 @@ def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar) -> tuple[lis
             break
         t += 1
         unit.save(t, state, info, plan.codec)
-        plan.tidy(t == generations)
+        plan.tidy(False)
         infos.append(info)
         if bar is not None:
             bar.advance(time.monotonic() - began)
+    plan.tidy(True)
     return infos, "" if failed is None else failed[1]
 
 

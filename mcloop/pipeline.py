@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from mcloop.checkpoints import Keep
@@ -64,12 +65,22 @@ def draw_again(folder: Path) -> str:
 def _record(known: Caption, settings: Settings) -> dict:
     """The settings as the manifest keeps them; the config and a data file count by what is in them, not only by name."""
     record = {**settings._asdict(), "config_sha256": hashlib.sha256(known.path.read_bytes()).hexdigest()}
-    if settings.data is not None:
-        try:
-            record["data_sha256"] = hashlib.sha256(Path(settings.data).read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"data must be a file that can be read, not {settings.data!r} ({error.strerror}).") from error
+    if settings.data is not None and re.match(r"\w+:", settings.data) is None:  # the name of a data set is all there is to know
+        record["data_sha256"] = _digest(Path(settings.data))
     return record
+
+
+def _digest(data: Path) -> str:
+    """The SHA-256 of a file, or of all the files of a folder."""
+    found = hashlib.sha256()
+    try:
+        for path in sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]:
+            found.update(path.relative_to(data).as_posix().encode() if path != data else b"")
+            with open(path, "rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest() if path != data else file.read())
+    except OSError as error:
+        raise InputError(f"data must be a file that can be read, not {str(data)!r} ({error.strerror}).") from error
+    return found.hexdigest()
 
 
 def _draw(run: Run, ds, known: Caption, experiment: Experiment, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,6 +105,16 @@ def _subsample(key, a: Shards, count) -> Shards:
         if len(here):
             kept.append(replace(part, rows=here if part.rows is None else part.rows[here]))
     return Shards(tuple(kept))
+
+
+def fingerprint(data: Shards) -> str:
+    """The SHA-256 of all points of a body of data."""
+    found = hashlib.sha256()
+    for part in data.parts:
+        for name, x in sorted(part.values.items()):
+            found.update(f"{name} {x.shape} {x.dtype}".encode())
+            found.update(np.ascontiguousarray(x))
+    return found.hexdigest()
 
 
 def shards_memory() -> Memory:

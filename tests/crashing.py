@@ -16,7 +16,7 @@ GENERATIONS = 6
 
 
 def work(folder):
-    return train(learners.hosted_maker(), {"arm": ["accumulate", "augment"]}, 1, GENERATIONS, folder=folder)
+    return train(learners.hosted_maker(), {"arm": ["replace", "accumulate"]}, 1, GENERATIONS, folder=folder)
 
 
 def armed(operations):

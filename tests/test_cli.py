@@ -51,7 +51,7 @@ def refused(capsys, *arguments) -> str:
         (["run", "beyond/lam_gamma_map", "--set", "lam=nan"], "lam must be a number >= 0, not nan"),
         (["run", "beyond/lam_gamma_map", "--set", "gamma=-0.5"], "gamma must be a number >= 0, not -0.5"),
         (["run", "gerstgrasser/linear_regression", "--set", "n=10"], "n must be larger than d"),
-        (["run", "quickstart", "--data", "x.csv"], "beyond/real_table --data FILE"),
+        (["run", "quickstart", "--data", "x.csv"], "beyond/real_table takes a table"),
         (["run", "beyond/real_table", "--data", "no_such.csv"], "no_such.csv"),
         (["plot", "no/such/folder"], "no run"),
         (["validate", "--quick", "--full"], "not both"),

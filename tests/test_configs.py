@@ -1,6 +1,7 @@
 """Every config is a caption with an experiment behind it, and runs at toy size from the command line's own entrance."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -33,7 +34,20 @@ def test_captions_say_what_they_must(known):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_runs_at_toy_size(name, tmp_path, capsys):
-    arguments = ["run", name, "--size", "tiny", "--seeds", "6", "--generations", "4", "--out", str(tmp_path / "run"), "--quiet"]
+    seeds = "2" if ex.load(ex.find(name)).neural else "6"  # networks take seconds a seed
+    arguments = [
+        "run",
+        name,
+        "--size",
+        "tiny",
+        "--seeds",
+        seeds,
+        "--generations",
+        "4",
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+    ]
     main(arguments)
     folder = tmp_path / "run"
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -47,7 +61,7 @@ def test_every_config_runs_at_toy_size(name, tmp_path, capsys):
     assert np.isfinite(ds[measured[0]].values).any()
     report = (folder / "report.md").read_text()
     assert "## What was seen" in report
-    assert "nan" not in report.lower()
+    assert re.search(r"\bnan\b", report.lower()) is None  # stories may have bananas
     pictures = list((folder / "plots").glob("*.png"))
     assert pictures
     assert all(p.stat().st_size > 5000 for p in pictures)

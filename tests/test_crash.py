@@ -43,7 +43,7 @@ def test_killed_at_random_moments_and_resumed_to_the_bit(tmp_path):
         # the second whole run finds everything compiled: how long the ones that are killed may take
         code, whole = child(tmp_path / "timed")
         assert code == 0
-        rng, killed, codes = random.Random(0), 0, []
+        rng, killed, codes, drawing = random.Random(0), 0, [], 0
         for _ in range(200):
             if killed >= KILLS_BY_CLOCK + KILLS_IN_A_SAVE:
                 break
@@ -53,11 +53,19 @@ def test_killed_at_random_moments_and_resumed_to_the_bit(tmp_path):
             code, _ = child(tmp_path / "killed", **how)
             codes.append(code)
             killed += code == -signal.SIGKILL
+            drawing += code != 0 and unfinished_draws(tmp_path / "killed")
             if code == 0:  # it came through: begin another one
                 same_files(tmp_path / "whole", tmp_path / "killed")
                 (tmp_path / "killed").rename(tmp_path / f"survived-{len(codes)}")
         assert killed == KILLS_BY_CLOCK + KILLS_IN_A_SAVE and set(codes) <= {0, -signal.SIGKILL}, codes
+        assert drawing > 0  # some died with a part of a draw on disk that no checkpoint has
         assert child(tmp_path / "killed")[0] == 0
         nursery.stdin.close()
     same_files(tmp_path / "whole", tmp_path / "killed")
+    assert not list((tmp_path / "whole").glob("*/drafts"))
     assert crashing.work(tmp_path / "killed").identical(crashing.work(tmp_path / "whole"))
+
+
+def unfinished_draws(folder):
+    """Whether a process died between two parts of the same draw."""
+    return any(0 < len(list(draw.glob("part-*.npz"))) < 3 for draw in folder.glob("*/drafts/*"))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import mcloop
+from mcloop import curation
 from mcloop.experiment import captions
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -48,11 +49,12 @@ def test_custom_parts_take_about_twenty_lines():
 def test_the_experiments_of_the_readme_are_those_that_exist():
     listed = re.findall(r"^\| `([a-z0-9_/]+)` \| ", README, re.MULTILINE)
     names = {c.name for c in captions()}
-    assert {n for n in listed if n not in ("regimes", "correctors", "exact", "models", "metrics")} == names
+    assert {n for n in listed if n not in ("regimes", "correctors", "curation", "exact", "models", "metrics")} == names
 
 
 def test_every_name_in_the_parts_table_exists():
-    for row, module in (("regimes", mcloop.regimes), ("correctors", mcloop.correctors), ("exact", mcloop.exact)):
+    rows = {"regimes": mcloop.regimes, "correctors": mcloop.correctors, "curation": curation, "exact": mcloop.exact}
+    for row, module in rows.items():
         line = re.search(rf"^\| `{row}` \| (.*) \|$", README, re.MULTILINE)
         assert line is not None
         for name in re.findall(r"`([a-z_]+)(?:\([^`]*\))?`", line.group(1)):

@@ -68,7 +68,7 @@ def language(
 
     def loss(key, variables, points):
         module, states, learnt, counted = read(variables, points["tokens"])
-        return weighted_loss(module, states, learnt, counted / jnp.sum(counted)), variables.stats
+        return weighted_loss(module, states, learnt, counted / jnp.maximum(jnp.sum(counted), 1)), variables.stats
 
     def log_prob(variables, points):
         module, states, learnt, counted = read(variables, points["tokens"])

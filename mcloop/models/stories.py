@@ -10,6 +10,7 @@ import numpy as np
 from mcloop.data.grammar import Grammar
 from mcloop.data.text import Corpus, counted, unpack
 from mcloop.data.tokens import word_tokenizer
+from mcloop.errors import InputError
 from mcloop.hosted import hosted
 from mcloop.metrics.panel import Panel
 from mcloop.metrics.text import text_panel
@@ -105,6 +106,9 @@ def teller(
         chunk: sequences drawn at once.
         dtype, scan, remat: of the network.
         mesh: devices to share the work.
+
+    Raises:
+        InputError: a grammar with contiguous text or with first tokens that are given; see also `language`.
     """
     end, first = corpus.tokenizer.end, corpus.first if inclusive else None
     learner = language(
@@ -143,6 +147,10 @@ def judge(corpus: Corpus, learner: Learner, samples: int, inclusive: bool, gramm
     """What is measured of a language model: cross-entropy on held-out real text, what it thinks of its own stories, the
     measures of `metrics.text`, some stories; and with a grammar the exact divergence from the truth and the things forgotten.
     """
+    if grammar is not None and (inclusive or corpus.packing != "stories"):
+        raise InputError(
+            "grammar must be None for a corpus that is contiguous or whose first tokens are given: it tells whole stories."
+        )
     end, packing, tokenizer = corpus.tokenizer.end, corpus.packing, corpus.tokenizer
     # stories of a grammar share long passages by chance, and a large training text takes minutes to look through
     copied_from, searched = 12 if grammar is None else 60, corpus.train[:_SEARCHED]

@@ -1,0 +1,76 @@
+"""The study of language models: where its stories come from, its arms, its laws, and what a report shows of it."""
+
+import numpy as np
+import pytest
+
+from mcloop import telling
+from mcloop.cli import main
+from mcloop.nets.transformer import GPT2_9M
+from mcloop.theory.laws import unsaid
+
+
+@pytest.mark.parametrize("regime", ["replace", "accumulate", "replace_multiple"])
+def test_the_law_of_what_is_no_longer_said(regime):
+    """Against resampled vocabularies; the law of the wrong regime, and that of one generation off, must fail."""
+    p, n, fits, replicas = np.arange(1, 201) ** -1.0, 600, 5, 300
+    p, rng, found = p / p.sum(), np.random.default_rng(0), np.zeros((300, 5))
+    for row in found:
+        counts = rng.multinomial(n, p)
+        for g in range(1, fits + 1):
+            said = counts / counts.sum()
+            row[g - 1] = (rng.multinomial(n, said) == 0).mean()
+            new = rng.multinomial(n * (g + 1 if regime == "replace_multiple" else 1), said)
+            counts = counts + new if regime == "accumulate" else new
+    error = found.std(0, ddof=1) / replicas**0.5
+    g = np.arange(1, fits + 1)
+    assert np.abs((found.mean(0) - unsaid(g, p=p, N=n, regime=regime)) / error).max() < 4
+    assert np.abs((found.mean(0) - unsaid(g + 1, p=p, N=n, regime=regime)) / error).max() > 8
+    others = {"replace", "accumulate", "replace_multiple"} - {regime}
+    for other in others:
+        assert np.abs((found.mean(0) - unsaid(g, p=p, N=n, regime=other)) / error)[1:].max() > 8
+
+
+def test_where_the_stories_come_from(tmp_path, monkeypatch, refused):
+    monkeypatch.delenv("MCLOOP_DATA", raising=False)
+    assert telling.stories(None).text is None
+    assert "stand in" in telling.stories(None).remarks[0]
+    monkeypatch.setenv("MCLOOP_DATA", str(tmp_path))
+    assert telling.stories(None).text is None
+    (tmp_path / "TinyStories_few.txt").write_text("\n<|endoftext|>\n".join(f"Story {i}." for i in range(30)))
+    found = telling.stories(None)
+    assert found.text is not None and len(found.text.train) == 27
+    assert "TinyStories_few.txt" in found.source
+    mine = tmp_path / "mine.txt"
+    mine.write_text("One.\n\nTwo.\n\nThree.")
+    own = telling.stories(mine).text
+    assert own is not None and {*own.train, *own.held_out} == {"One.", "Two.", "Three."}
+    with refused("nothing.txt"):
+        telling.stories(tmp_path / "nothing.txt")
+
+
+def test_equal_steps_share_everything_but_the_later_budget():
+    table = telling.Source(None, "a grammar")
+    make = telling.study(GPT2_9M, {}, {}).make
+    options = {k: v for k, v in telling.TINY.items() if k not in ("vocabulary", "length")}
+    free, equal = (make(arm, table=table, **options) for arm in ("accumulate", f"accumulate{telling.EQUAL}"))
+    assert free.model.observe is equal.model.observe
+    assert free.model.sample is equal.model.sample
+    assert equal.model.fit.keywords["later"].steps == 3  # 60 stories in batches of 20
+    assert make("accumulate", share=0.5, table=table, **options).model.n == 30
+
+
+def test_a_run_on_the_users_own_text(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MCLOOP_CACHE", str(tmp_path / "cache"))
+    words = "the cat sat on a mat and saw the dog run to its red ball".split()
+    rng = np.random.default_rng(0)
+    text = tmp_path / "own.txt"
+    text.write_text("\n\n".join(" ".join(rng.choice(words, 90)) + "." for _ in range(80)))
+    arguments = ["run", "gerstgrasser/tinystories_gpt2_9m", "--size", "tiny", "--data", str(text), "--set", "arm=replace"]
+    main([*arguments, "--generations", "2", "--seeds", "2", "--out", str(tmp_path / "run")])
+    said = (tmp_path / "run" / "report.md").read_text()
+    assert "own.txt" in said
+    assert "## Stories" in said and "*real stories*" in said and "*replace, generation 2*" in said
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("<blockquote>") == 9
+    assert "The paper's cross-entropies" in said
+    capsys.readouterr()
