@@ -111,6 +111,14 @@ def write_atomically(path: Path, payload: bytes | Iterable[bytes]) -> None:
         os.close(folder)
 
 
+def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """How an `.npy` begins, for arrays that are written piece by piece."""
+    header = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
 def sweep_partial(folder: Path) -> None:
     """Deletes what killed processes left half-written in a folder; nobody else may be writing there."""
     for path in folder.glob(".*.tmp"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mcloop.chunks import ChunkStore, refusal, write_atomically
+from mcloop.chunks import ChunkStore, npy_header, refusal, write_atomically
 
 _IN_MEMORY = 2**26  # bytes up to which a finished draw is held in memory and not mapped from a file
 
@@ -70,11 +69,7 @@ class Draft:
 
     def _pieces(self, name: str, parts: int, first: np.ndarray) -> Iterator[bytes]:
         """The parts of one array as the bytes of an `.npy`: a full disk is then an error, where a mapped page is a crash."""
-        header = io.BytesIO()
-        shape = (parts * len(first), *first.shape[1:])
-        described = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(header, described)
-        yield header.getvalue()
+        yield npy_header(first.dtype, (parts * len(first), *first.shape[1:]))
         for i in range(parts):
             yield np.ascontiguousarray(self._get(i)[name]).tobytes()
 

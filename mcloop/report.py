@@ -12,6 +12,7 @@ from mcloop.cells import places as places
 from mcloop.dataset import AXES, INSIDE, measures, number, short
 from mcloop.errors import InputError
 from mcloop.profile import Score, preamble, profile, table
+from mcloop.scores import LOGS
 from mcloop.stories import shown as told
 
 
@@ -43,6 +44,9 @@ def verdict(cell: Cell, name: str, worse: str) -> str:
     # a rate a generation over the second half, where the start no longer shows
     span = len(y) - 1 - len(y) // 2
     rate = (last / half) ** (1 / span) - 1 if span and half > 0 and last > 0 else float("nan")
+    logs = worse == "up" and name in LOGS  # nats: what grows by a factor is their exponential
+    if logs:
+        rate = float(np.expm1((last - half) / span)) if span else float("nan")
     moved = f"{name} went from {first:.3g} to {last:.3g} in {len(y)} generations"
     if abs(first) < 1e-6 * abs(last):
         return f"grew: {moved}"
@@ -50,13 +54,13 @@ def verdict(cell: Cell, name: str, worse: str) -> str:
         noise = _noise(cell, name)
         if abs(last - first) < noise:
             return f"held within its noise: {moved}, a change of {last - first:+.2g} where +-{noise:.2g} is chance"
-        if min(first, last) <= 0:  # an unbiased estimate of a small distance: no ratio makes sense
+        if min(first, last) <= 0 and not logs:  # an unbiased estimate of a small distance: no ratio makes sense
             return f"{'got worse' if last > first else 'improved'}: {moved}"
-        ratio = last / first
+        ratio = float(np.exp(last - first)) if logs else last / first
         if noise > 0 and 0.75 < ratio < 1.33 and not 0.98 < ratio < 1.02:
             return f"is a little {'worse' if ratio > 1 else 'better'}: {moved}, where +-{noise:.2g} is chance"
         rate = rate if np.isnan(noise) or abs(last - half) > noise else float("nan")
-    ratio = last / first
+    ratio = float(np.exp(last - first)) if logs else last / first
     if worse == "log":
         slope = (last - half) / span if span else float("nan")
         state = "collapsed" if last < np.log(0.1) else "is collapsing" if slope < -1e-3 else "held"
@@ -65,11 +69,12 @@ def verdict(cell: Cell, name: str, worse: str) -> str:
         falling = "is collapsing" if ratio < 0.5 and rate < -1e-3 else "is falling" if rate < -2e-3 else _settled(1 / ratio)
         state = "collapsed" if ratio < 0.1 else falling
     else:
-        rising = "is getting worse" if ratio > 1.5 and rate > 2e-3 else _settled(ratio)
+        rising = "is getting worse" if ratio > (1.33 if logs else 1.5) and rate > 2e-3 else _settled(ratio)
         state = "diverged" if ratio > 10 else rising
     if state in _AT_REST or not np.isfinite(rate):
         return f"{state}: {moved}"
-    return f"{state}: {moved}, {100 * rate:+.2g} % a generation over the second half"
+    of = f" in exp({name})" if logs else ""
+    return f"{state}: {moved}, {100 * rate:+.2g} % a generation{of} over the second half"
 
 
 def _noise(cell: Cell, name: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from mcloop.checkpoints import Damaged
-from mcloop.chunks import FULL, one_line, refusal, show, size, write_atomically
+from mcloop.chunks import FULL, npy_header, one_line, refusal, show, size, write_atomically
 from mcloop.errors import InputError
 from mcloop.shards import Shard, Shards
 from mcloop.types import State
@@ -95,12 +94,9 @@ def _write(part: Shard, folder: Path, name: str) -> Shard:
 def _pieces(part: Shard, key: str, digest) -> Iterator[bytes]:
     """A shard's array as the bytes of an `.npy`, some rows at a time: it may itself be mapped, and larger than memory."""
     array = part.values[key]
-    header = io.BytesIO()
-    shape = (len(part), *array.shape[1:])
-    described = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, described)
-    digest.update(header.getvalue())
-    yield header.getvalue()
+    header = npy_header(array.dtype, (len(part), *array.shape[1:]))
+    digest.update(header)
+    yield header
     rows = max(1, _PIECE // max(1, array[:1].nbytes))
     for begin in range(0, len(part), rows):
         index = np.arange(begin, min(begin + rows, len(part)))

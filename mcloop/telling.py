@@ -22,7 +22,7 @@ from mcloop.nets.transformer import Shape
 from mcloop.regimes import check
 from mcloop.training import Budget, compute_dtype, cosine, training
 
-EQUAL = ", equal steps"
+EQUAL = " at equal steps"
 REGIMES = {
     "replace": regimes.replace(),
     "accumulate": regimes.accumulate(),
@@ -248,7 +248,7 @@ def study(shape: Shape, published: Published, small: Mapping[str, Any], **paper:
         grid={"arm": [*REGIMES, *MATCHED], "temperature": [1.0]},
         sizes={
             "tiny": Size(2, 3, {"arm": PAPER_ARMS}, TINY),
-            "small": Size(2, 5, {"arm": (*PAPER_ARMS, *MATCHED[:2])}, small),
+            "small": Size(2, 5, {"arm": PAPER_ARMS}, small),
             "paper": Size(1, 5, {"arm": PAPER_ARMS}, paper),
         },
         measure=MEASURES,

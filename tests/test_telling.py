@@ -6,6 +6,7 @@ import pytest
 from mcloop import telling
 from mcloop.cli import main
 from mcloop.nets.transformer import GPT2_9M
+from mcloop.pipeline import _digest
 from mcloop.theory.laws import unsaid
 
 
@@ -74,3 +75,17 @@ def test_a_run_on_the_users_own_text(tmp_path, capsys, monkeypatch):
     assert page.count("<blockquote>") == 9
     assert "The paper's cross-entropies" in said
     capsys.readouterr()
+
+
+def test_a_folder_of_text_counts_by_what_is_in_it(tmp_path, refused):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.txt").write_text("One.")
+    (tmp_path / "a" / "two.txt").write_text("Two.")
+    first = _digest(tmp_path / "a")
+    assert first == _digest(tmp_path / "a") != _digest(tmp_path / "a" / "one.txt")
+    (tmp_path / "a" / "two.txt").write_text("Too.")
+    changed = _digest(tmp_path / "a")
+    (tmp_path / "a" / "two.txt").rename(tmp_path / "a" / "three.txt")
+    assert len({first, changed, _digest(tmp_path / "a")}) == 3
+    with refused("data", "missing"):
+        _digest(tmp_path / "missing")

@@ -1,0 +1,16 @@
+"""Llama-2 of 126M parameters on TinyStories that it tells itself: replace, accumulate, and as much data as accumulate has
+
+Paper: Gerstgrasser et al. 2404.01413, figure 3 and table 2
+Claim: Replace makes a Llama-2 worse at real stories generation after generation, and accumulate does not.
+Command: mcloop run gerstgrasser/tinystories_llama2_126m
+Minutes: tiny 1, small 45, paper 600
+Expected: in the paper, cross-entropy on real text is 1.71 at the first fit; at the fourth 2.23 (replace) and 1.59 (accumulate)
+"""
+
+from mcloop.nets.transformer import LLAMA2_126M
+from mcloop.telling import SMALL, study
+
+# cross-entropy in nats a token, by fit
+PUBLISHED = {"replace": {1: 1.71, 4: 2.23}, "accumulate": {1: 1.71, 4: 1.59}}
+
+experiment = study(LLAMA2_126M, PUBLISHED, SMALL)
