@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from mcloop import telling
+from mcloop.cells import Cell
 from mcloop.cli import main
 from mcloop.nets.transformer import GPT2_9M
 from mcloop.pipeline import _digest
+from mcloop.report import verdict
 from mcloop.theory.laws import unsaid
 
 
@@ -89,3 +91,19 @@ def test_a_folder_of_text_counts_by_what_is_in_it(tmp_path, refused):
     assert len({first, changed, _digest(tmp_path / "a")}) == 3
     with refused("data", "missing"):
         _digest(tmp_path / "missing")
+
+
+def test_nats_get_worse_by_what_they_add():
+    """A cross-entropy that rises by .7 nats doubles the perplexity, however large it is; one that rises by .05 does not."""
+
+    def said(path):
+        y = np.array(path)
+        flat = {"cross_entropy": np.full(len(y), 0.01)}
+        cell = Cell({}, "", np.arange(1, len(y) + 1), {"cross_entropy": y}, flat, {}, {}, {}, seeds=3)
+        return verdict(cell, "cross_entropy", "up")
+
+    assert said([7.0, 7.2, 7.4, 7.55, 7.7]).startswith("is getting worse")
+    assert "in exp(cross_entropy)" in said([7.0, 7.2, 7.4, 7.55, 7.7])
+    assert said([0.1, 0.3, 0.5, 0.65, 0.8]).startswith("is getting worse")
+    assert said([7.0, 7.02, 7.03, 7.04, 7.05]).startswith(("held", "is a little worse"))
+    assert said([7.0, 6.5, 6.0, 5.8, 5.6]).startswith("improved")

@@ -19,12 +19,12 @@ _NEIGHBOURS = 2000  # images at most on either side of precision and recall
 
 
 class Panel(NamedTuple):
-    """A fixed way to judge images.
+    """A fixed way to judge what a model draws.
 
     Attributes:
-        see: (points {"x" uint8 (n, h, w, 1), "label" (n,)}, variables) -> dict of float32 scalars, and the sheet `samples`.
+        see: (points as they are kept, variables) -> dict of float32 scalars and of pictures (a sheet of images, stories).
         annotate: dataset -> dataset, with what its figures and its report must say of these measures: features, counts,
-            split, and what real images score at the same counts.
+            split, and what real data score at the same counts.
         words: the evaluation in a sentence.
     """
 
