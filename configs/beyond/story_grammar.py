@@ -1,8 +1,8 @@
 """Stories whose true distribution is known: the exact divergence of a language model from the truth, and the words it forgets
 
 Paper: beyond Gerstgrasser et al. 2404.01413 and Dohmatob et al. 2402.07712: a language model's loop with known entropy
-Claim: Under replace the divergence from the truth grows and rare things are no longer told of, about as fast as the law of a
-    resampled vocabulary says; when all stories are kept, both hold.
+Claim: Under replace the divergence from the truth grows, and when all stories are kept it grows less; whether a network forgets
+    rare things as fast as the law of a resampled vocabulary says is what the run shows. Keeping the likeliest of four forgets more.
 Command: mcloop run beyond/story_grammar
 Minutes: tiny 1, small 30, paper 300
 Expected: to be filled in
