@@ -1,13 +1,14 @@
 """Stories whose true distribution is known: the exact divergence of a language model from the truth, and the words it forgets
 
 Paper: beyond Gerstgrasser et al. 2404.01413 and Dohmatob et al. 2402.07712: a language model's loop with known entropy
-Claim: Under replace the divergence from the truth grows, and when all stories are kept it grows less; whether a network forgets
-    rare things as fast as the law of a resampled vocabulary says is what the run shows. Keeping the likeliest of four forgets more.
+Claim: Under replace the divergence from the truth grows, and when all stories are kept it grows less; whether a network
+    forgets rare things as fast as the law of a resampled vocabulary says is what the run shows. Keeping the likeliest of four
+    stories forgets more.
 Command: mcloop run beyond/story_grammar
 Minutes: tiny 1, small 30, paper 300
-Expected: at size small, from 39.8 nats a story at the first fit to 110.8 (replace), 97.0 (replace_multiple), 50.9 (accumulate) and 259
-    +- 80 (replace by the best of 4) at the fifth; .35, .35, .34 and .66 of the things are not mentioned, where the law says .70,
-    .59 and .53: no story is one that the grammar can say, and they mention several things each
+Expected: at size small, from 39.8 nats a story at the first fit to 110.8 (replace), 97.0 (replace_multiple), 50.9 (accumulate)
+    and 259 +- 80 (replace by the best of 4) at the fifth; .35, .35, .34 and .66 of the things are not mentioned, where the law
+    says .70, .59 and .53: no story is one that the grammar can say, and they mention several things each
 """
 
 from functools import cache
