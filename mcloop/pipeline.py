@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 from mcloop.checkpoints import Keep
@@ -65,7 +64,7 @@ def draw_again(folder: Path) -> str:
 def _record(known: Caption, settings: Settings) -> dict:
     """The settings as the manifest keeps them; the config and a data file count by what is in them, not only by name."""
     record = {**settings._asdict(), "config_sha256": hashlib.sha256(known.path.read_bytes()).hexdigest()}
-    if settings.data is not None and re.match(r"\w+:", settings.data) is None:  # the name of a data set is all there is to know
+    if settings.data is not None and not settings.data.startswith(("tfds:", "hf:")):  # of which the name is all there is
         record["data_sha256"] = _digest(Path(settings.data))
     return record
 

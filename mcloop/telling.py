@@ -141,6 +141,7 @@ def family(
     import optax
 
     check("share", share, "a share of the stories in (0, 1]", lambda v: (v > 0) & (v <= 1))
+    check("first", first, "a multiple of epochs > 0", lambda v: (v > 0) & np.isfinite(v))
     grammar = None
     if table.text is None:
         grammar = story_grammar(_THINGS)
@@ -157,7 +158,6 @@ def family(
     data = data._replace(train=train, tokens=tokens)
     transform = optax.chain(optax.scale_by_adam(b2=0.95), optax.add_decayed_weights(0.1))
     schedule = cosine(rate, rate / 10, warmup=0.05)
-    check("first", first, "a multiple of epochs > 0", lambda v: (v > 0) & np.isfinite(v))
     return teller(
         data,
         shape._replace(vocabulary=data.tokenizer.vocabulary, context=max(shape.context, data.length)),
@@ -252,7 +252,7 @@ def study(shape: Shape, published: Published, small: Mapping[str, Any], **paper:
             "paper": Size(1, 5, {"arm": PAPER_ARMS}, paper),
         },
         measure=MEASURES,
-        notes=lambda ds: beside(ds, published),
+        notes=lambda ds: beside(published),
         load=stories,
         worse="up",
         neural=True,
@@ -266,7 +266,7 @@ def _smaller(shape: Shape, layers: int, width: int, hidden: int, heads: int) -> 
     return shape if cut == shape else cut._replace(context=1)
 
 
-def beside(ds, published: Published) -> list[str]:
+def beside(published: Published) -> list[str]:
     """The paper's cross-entropies in words, beside which those of a run may be read."""
     said = []
     for arm, values in published.items():

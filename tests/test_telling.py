@@ -1,15 +1,21 @@
 """The study of language models: where its stories come from, its arms, its laws, and what a report shows of it."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mcloop import telling
 from mcloop.cells import Cell
 from mcloop.cli import main
+from mcloop.data.text import Corpus
+from mcloop.data.tokens import byte_tokenizer
+from mcloop.models.stories import judge
 from mcloop.nets.transformer import GPT2_9M
 from mcloop.pipeline import _digest
 from mcloop.report import verdict
+from mcloop.stories import as_texts
 from mcloop.theory.laws import unsaid
+from mcloop.types import Learner
 
 
 @pytest.mark.parametrize("regime", ["replace", "accumulate", "replace_multiple"])
@@ -107,3 +113,16 @@ def test_nats_get_worse_by_what_they_add():
     assert said([0.1, 0.3, 0.5, 0.65, 0.8]).startswith("is getting worse")
     assert said([7.0, 7.02, 7.03, 7.04, 7.05]).startswith(("held", "is a little worse"))
     assert said([7.0, 6.5, 6.0, 5.8, 5.6]).startswith("improved")
+
+
+def test_a_story_is_shown_from_its_first_token():
+    """Of contiguous rows: all of one that has no end, and of another the longest story that begins in it."""
+    tokenizer = byte_tokenizer()
+    rows = np.frombuffer(b"abcdefgh" * 4, np.uint8).astype(np.uint16).reshape(4, 8)
+    data = Corpus("", tokenizer, "contiguous", 8, rows, rows, np.ones(257), (), "", (), 32)
+    blind = Learner("", lambda key: (), lambda *_: (), lambda *_: (), lambda *_: (), lambda v, x: jnp.zeros(len(x["tokens"])))
+    drawn = rows[:3].copy()
+    drawn[1, 2], drawn[2, [1, 6]] = tokenizer.end, tokenizer.end
+    seen = judge(data, blind, 4, inclusive=True).see({"tokens": drawn}, ())
+    assert as_texts(seen["stories"]) == ["abcdefgh", "defgh", "cdef"]
+    assert seen["cross_entropy"] == 0 and seen["own_perplexity"] == 1

@@ -1,4 +1,4 @@
-"""Llama-2 of 12M parameters on TinyStories that it tells itself: replace, accumulate, and as much data as accumulate has
+"""Llama-2 (12M parameters at paper size) on TinyStories that it tells itself: replace, accumulate, replace_multiple
 
 Paper: Gerstgrasser et al. 2404.01413, figure 3 and table 2
 Claim: Replace makes a Llama-2 worse at real stories generation after generation, and accumulate does not.

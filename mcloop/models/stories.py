@@ -12,6 +12,7 @@ from mcloop.data.text import Corpus, counted, unpack
 from mcloop.data.tokens import word_tokenizer
 from mcloop.errors import InputError
 from mcloop.hosted import hosted
+from mcloop.metrics._ngrams import pieces
 from mcloop.metrics.panel import Panel
 from mcloop.metrics.text import text_panel
 from mcloop.models.language import language, tokens_codec
@@ -177,9 +178,8 @@ def judge(corpus: Corpus, learner: Learner, samples: int, inclusive: bool, gramm
         seen["own_perplexity"] = np.float32(np.exp(own.sum() / max(own_count.sum(), 1)))
         if grammar is not None:
             seen |= _against(grammar, nats, truth, tokens, end)
-        texts = [
-            tokenizer.decode(row[np.argmax(row == end) + 1 :] if packing == "contiguous" else row) for row in tokens[:_TOLD]
-        ]
+        # of a row of contiguous text, the longest story that it begins
+        texts = [tokenizer.decode(max(pieces(row[None], end, packing).stories, key=len)) for row in tokens[:_TOLD]]
         return seen | words.see(points, variables) | {"stories": as_bytes(texts)}
 
     truth = None if grammar is None else np.array([-grammar.log_prob(s) for s in unpack(corpus.validation, end)])
