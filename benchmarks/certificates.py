@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from jax.flatten_util import ravel_pytree
 
+from mcloop.certificates.certificate import certificate
+from mcloop.certificates.stability import equal, likelihood, products
 from mcloop.data.toys import two_moons
 from mcloop.models.flow import normalizing_flow
-from mcloop.theory.certificate import certificate
-from mcloop.theory.stability import equal, likelihood, products
-from mcloop.training import begin, cosine, start, step, training
+from mcloop.models.training import begin, cosine, start, step, training
 
 POINTS = 1000
 

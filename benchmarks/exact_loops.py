@@ -24,8 +24,8 @@ import numpy as np
 import peers
 
 from mcloop import exact, make_loop, random, regimes
-from mcloop.exact.released import gillman_toy
-from mcloop.run import trajectory
+from mcloop.drivers.scan import trajectory
+from mcloop.studies.gillman_toy import gillman_toy
 
 _GPU_CELLS = 32  # times as many cells a block as on a CPU; a GPU idles under fewer
 

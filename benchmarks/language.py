@@ -27,7 +27,7 @@ import numpy as np
 import optax
 from neural import machine, table, take_turns
 
-from mcloop import training
+from mcloop.models import training
 from mcloop.models.decoding import decoder
 from mcloop.models.likelihood import weighted_loss
 from mcloop.nets.transformer import GPT2_9M, LLAMA2_12M, LLAMA2_126M, Shape, transformer

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from mcloop import make_loop, regimes
-from mcloop.checkpoints import Checkpoints
 from mcloop.data.toys import eight_gaussians
+from mcloop.drivers.scan import opening
 from mcloop.models import ddim, ddpm, diffusion
-from mcloop.models.toy import FAMILIES, toy_model
+from mcloop.models.training import training
 from mcloop.nets import context_unet
-from mcloop.run import opening
-from mcloop.training import training
+from mcloop.storage.checkpoints import Checkpoints
+from mcloop.studies.toys import FAMILIES, toy_model
 
 
 def _compiled(work, *inputs):

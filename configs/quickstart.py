@@ -9,9 +9,8 @@ Expected: E tr S_g / tr S_0 is (1 - 1/20)^60 = .046 under replace at generation 
 
 import numpy as np
 
-from mcloop import correctors, exact, make_loop, regimes
+from mcloop import correctors, exact, laws, make_loop, regimes
 from mcloop.experiment import Experiment, Size
-from mcloop.theory import laws
 
 ARMS = {
     "replace": (regimes.replace(), correctors.none()),

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcloop import correctors, exact, regimes
+    from mcloop.certificates.boundary import boundary
+    from mcloop.certificates.verdict import certify
+    from mcloop.drivers.scan import scan
+    from mcloop.drivers.sweep import sweep
+    from mcloop.drivers.train import train
     from mcloop.errors import InputError
-    from mcloop.grids import sweep
     from mcloop.loop import make_loop
-    from mcloop.neural import train
-    from mcloop.run import scan
-    from mcloop.theory.boundary import boundary
-    from mcloop.theory.planner import plan
-    from mcloop.theory.validate import validate
-    from mcloop.verdicts import certify
+    from mcloop.planner.plan import plan
+    from mcloop.validation.validate import validate
 
 __all__ = [
     "InputError",
@@ -32,14 +32,14 @@ __all__ = [
 
 _WHERE = {
     "InputError": "mcloop.errors",
-    "boundary": "mcloop.theory.boundary",
-    "certify": "mcloop.verdicts",
+    "boundary": "mcloop.certificates.boundary",
+    "certify": "mcloop.certificates.verdict",
     "make_loop": "mcloop.loop",
-    "plan": "mcloop.theory.planner",
-    "scan": "mcloop.run",
-    "sweep": "mcloop.grids",
-    "train": "mcloop.neural",
-    "validate": "mcloop.theory.validate",
+    "plan": "mcloop.planner.plan",
+    "scan": "mcloop.drivers.scan",
+    "sweep": "mcloop.drivers.sweep",
+    "train": "mcloop.drivers.train",
+    "validate": "mcloop.validation.validate",
 }
 
 

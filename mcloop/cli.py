@@ -26,7 +26,7 @@ def list_configs(match: Positional[str] = "") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mcloop.experiment import captions
+    from mcloop.experiment.config import captions
 
     table = Table("name", "paper", "claim", "minutes: tiny / small / paper", show_lines=True)
     for c in captions():
@@ -70,7 +70,7 @@ def run(
         keep_every: and those of every so-manieth generation.
         quiet: no progress bar, and only the folder's name at the end.
     """
-    from mcloop import experiment as ex
+    from mcloop.experiment import config as ex
 
     if data_dir is not None:
         os.environ["MCLOOP_DATA"] = str(data_dir)
@@ -80,8 +80,8 @@ def run(
     where = None if data is None else str(data.resolve() if data.exists() else data)
     settings = ex.settle(known, declared, size, seeds, generations, overrides, seed, where)
     folder = out or Path("runs") / f"{known.name.replace('/', '-')}-{size}"
-    from mcloop.checkpoints import Keep
-    from mcloop.pipeline import run_into, set_aside
+    from mcloop.experiment.pipeline import run_into, set_aside
+    from mcloop.storage.checkpoints import Keep
 
     for field, value in (("keep-last", keep_last), ("keep-every", keep_every)):
         if value is not None and value < 1:
@@ -98,7 +98,7 @@ def plot(folder: Positional[Path]) -> None:
     Args:
         folder: a run's folder.
     """
-    from mcloop.pipeline import draw_again
+    from mcloop.experiment.pipeline import draw_again
 
     print(draw_again(folder))
 
@@ -122,7 +122,7 @@ def validate(
         seed: root of all randomness.
         only: law ids, such as --only G1; may be repeated.
     """
-    from mcloop.pipeline import validate_into
+    from mcloop.experiment.pipeline import validate_into
 
     if quick and full:
         raise InputError("validate takes --quick or --full, not both.")
@@ -163,10 +163,10 @@ def plan(
         measure: the run's error to compare; default its headline.
         json: write the plan here for machines.
     """
-    from mcloop.theory import planner
+    from mcloop.planner import plan
 
     asked = {"lam": lam, "phi": phi, "psi": psi, "spread": spread, "rare": rare, "lost": lost, "generations": generations}
-    planner.tell(tolerance, n, asked, folder, measure, json)
+    plan.tell(tolerance, n, asked, folder, measure, json)
 
 
 @app.command
@@ -186,7 +186,7 @@ def translate(
         to: show only this paper's symbols.
         generations: how many effective synthetic : real ratios to show.
     """
-    from mcloop.theory import dictionary
+    from mcloop.planner import dictionary
 
     if paper is None:
         if set_ or to is not None:
@@ -216,10 +216,10 @@ def certify(
         generations: of the two copies that are run where nothing can be differentiated.
         seed: root of all randomness.
     """
-    from mcloop import verdicts
+    from mcloop.certificates import verdict
 
-    found = verdicts.of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed)
-    verdicts.show(found)
+    found = verdict.of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed)
+    verdict.show(found)
 
 
 def _one(text: str) -> tuple[str, float | int | str]:

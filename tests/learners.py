@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mcloop import hosted, make_loop, random, regimes
+from mcloop import make_loop, random, regimes
+from mcloop.models import hosted
+from mcloop.models.training import Budget, training
 from mcloop.nets.network import Variables
-from mcloop.training import Budget, training
 from mcloop.types import Learner
 
 

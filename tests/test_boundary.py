@@ -11,12 +11,12 @@ from scipy.stats import t as student
 
 import mcloop
 from mcloop import correctors, exact, regimes
+from mcloop.certificates import boundary as module
+from mcloop.certificates.boundary import boundary, draw_map, growth_map, twins
+from mcloop.certificates.search import _GRAIN, STATISTICS, _moment, _place, _told, relaxation, search
+from mcloop.drivers.scan import scan
 from mcloop.exact.gaussian import normal
-from mcloop.run import scan
-from mcloop.theory import boundary as module
-from mcloop.theory._search import _GRAIN, STATISTICS, _moment, _place, _told, relaxation, search
-from mcloop.theory.boundary import boundary, draw_map, growth_map, twins
-from mcloop.theory.laws import LAWS, spread_safe_lam
+from mcloop.laws import LAWS, spread_safe_lam
 
 
 def stretched(lam, s=1.0, n=2**22):

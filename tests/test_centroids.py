@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
-from mcloop.centroids import assign, fit_centroids, move, nearest_centroid
+from mcloop.correctors.nearest_centroid import assign, fit_centroids, move, nearest_centroid
 
 K = 5
 

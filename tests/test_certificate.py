@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mcloop.certificates.certificate import Certificate, certificate, safe_lam
+from mcloop.certificates.fixed_point import fixed_point
+from mcloop.certificates.papers_bound import papers_bound
+from mcloop.certificates.spectrum import dense_spectrum
+from mcloop.certificates.stability import Problem, Weighted, equal, likelihood, matrices
 from mcloop.exact.student_t import Mixture, StudentT, log_prob
-from mcloop.theory.certificate import Certificate, certificate, safe_lam
-from mcloop.theory.fixed_point import fixed_point
-from mcloop.theory.laws import LAWS
-from mcloop.theory.papers_bound import papers_bound
-from mcloop.theory.spectrum import dense_spectrum
-from mcloop.theory.stability import Problem, Weighted, equal, likelihood, matrices
+from mcloop.laws import LAWS
 
 NU = 5.0
 

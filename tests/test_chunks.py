@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from mcloop.chunks import ChunkStore
-from mcloop.store import open_run
+from mcloop.storage.chunks import ChunkStore
+from mcloop.storage.run_folder import open_run
 from mcloop.types import InputError
 
 xr = pytest.importorskip("xarray")

@@ -14,9 +14,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcloop import experiment as ex
 from mcloop.cli import _axis, main
 from mcloop.errors import InputError
+from mcloop.experiment import config as ex
 
 QUICK = ["--size", "tiny", "--seeds", "3", "--generations", "3", "--quiet"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mcloop import experiment as ex
 from mcloop.cli import main
+from mcloop.experiment import config as ex
 
 CAPTIONS = ex.captions()
 NAMES = [c.name for c in CAPTIONS]
@@ -74,10 +74,10 @@ def test_theory_is_checked_in_the_report(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "agree with theory" in said
     # the same data against a wrong law must be called out
-    from mcloop import report
+    from mcloop.report import story
 
     ds = xr.load_dataset(tmp_path / "q" / "results.nc")
     right = ex.load(ex.find("quickstart"))
     wrong = right._replace(law=lambda g, regime: {"trace_ratio": (1 - 1 / 19) ** (2.0 * g)} if regime == "replace" else {})
-    sentences = report._sentences(list(report.cells(ds, wrong)), "trace_ratio", wrong)
+    sentences = story._sentences(list(story.cells(ds, wrong)), "trace_ratio", wrong)
     assert any("DISAGREE" in s for s in sentences)

@@ -7,12 +7,12 @@ import pytest
 from scipy import stats
 
 from mcloop import correctors, exact, regimes
+from mcloop.drivers.scan import scan, trajectory
 from mcloop.exact.categorical import Categorical
-from mcloop.exact.released import gillman_toy
+from mcloop.laws import LAWS
 from mcloop.loop import make_loop
-from mcloop.memory import rows
-from mcloop.run import scan, trajectory
-from mcloop.theory.laws import LAWS
+from mcloop.memory.rows import rows
+from mcloop.studies.gillman_toy import gillman_toy
 
 S, N = 6000, 6
 GAMMAS = (0.0, 1.0, np.inf)

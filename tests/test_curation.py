@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from conftest import walker
 
-from mcloop import correctors, drafts, make_loop, random, regimes, train
-from mcloop.curation import best_of, diversity, keep, likelihood, strings
+from mcloop import correctors, make_loop, random, regimes, train
+from mcloop.correctors.curation import best_of, diversity, keep, likelihood, strings
 from mcloop.data.grammar import story_grammar
 from mcloop.data.tokens import word_tokenizer
-from mcloop.hosted import Origin
-from mcloop.models.stories import teller, told
+from mcloop.memory.shards import generator, shards, shards_memory
+from mcloop.models.hosted import Origin
+from mcloop.models.training import Budget, cosine, training
 from mcloop.nets.transformer import Shape
-from mcloop.shards import generator, shards, shards_memory
-from mcloop.training import Budget, cosine, training
+from mcloop.storage import partial_draws
+from mcloop.studies.story_models import teller, told
 from mcloop.types import Learner, Model
 
 GRAMMAR = story_grammar(20)
@@ -231,7 +232,7 @@ def test_equal_keys_tell_equal_stories_and_nothing_asked_for_is_nothing_drawn(ma
 
 @pytest.mark.parametrize("make", CORRECTORS.values(), ids=CORRECTORS)
 def test_drawn_stories_stay_where_they_are_on_disk(make, tiny, fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(drafts, "_IN_MEMORY", 0)
+    monkeypatch.setattr(partial_draws, "_IN_MEMORY", 0)
     drawn = []
 
     def sample(key, params, count):
@@ -241,7 +242,7 @@ def test_drawn_stories_stay_where_they_are_on_disk(make, tiny, fitted, tmp_path,
     def score(model, truth):
         return lambda tokens: tokens[:, 3] % 10 / 10
 
-    with drafts.working_at(drafts.Desk(tmp_path)):
+    with partial_draws.working_at(partial_draws.Desk(tmp_path)):
         kept = told_by(make(score), tiny.model._replace(sample=sample), 100, params=fitted)
         values = {id(body.parts[0].values) for body in drawn}
         assert len(kept) == 100 and len(kept.parts) > 1
@@ -448,7 +449,7 @@ def loops(tiny, score, folder):
 
 
 def test_a_loop_that_is_killed_in_its_second_candidate_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
-    put, puts, die_at = drafts.Draft.put, [], None
+    put, puts, die_at = partial_draws.Draft.put, [], None
 
     def counted(self, part, values):
         puts.append(part)
@@ -456,7 +457,7 @@ def test_a_loop_that_is_killed_in_its_second_candidate_ends_as_one_that_was_not(
             raise Killed
         put(self, part, values)
 
-    monkeypatch.setattr(drafts.Draft, "put", counted)
+    monkeypatch.setattr(partial_draws.Draft, "put", counted)
     score, again = (likelihood(tiny.learner, END, "stories", False) for _ in range(2))
     whole = loops(tiny, score, tmp_path / "whole")
     # a replica: one chunk to measure, which is the first of the first candidate; one more; two; and one to measure again

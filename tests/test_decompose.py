@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mcloop import correctors, decompose, exact, make_loop, regimes, sweep
-from mcloop.experiment import find
+from mcloop import correctors, exact, make_loop, regimes, sweep
+from mcloop.experiment.config import find
+from mcloop.report import decompose
 
 SWITCHES = ("a", "b", "c")
 

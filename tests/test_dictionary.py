@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import mcloop
 from mcloop import exact, make_loop, regimes
 from mcloop.cli import main
-from mcloop.theory import dictionary
-from mcloop.theory.dictionary import PAPERS, Canonical, call_of, effective_ratio, find_paper, regime_of, settle, translate
+from mcloop.planner import dictionary
+from mcloop.planner.dictionary import PAPERS, Canonical, call_of, effective_ratio, find_paper, regime_of, settle, translate
 
 POINTS = st.integers(1, 100_000)
 RATIO = st.integers(0, 5000).map(lambda i: i / 1000)

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 from test_neural import flip, same_files
 
-from mcloop import chunks, drafts, hosted, make_loop, shelf, train
-from mcloop.drafts import Desk, Draft, digest, working_at
-from mcloop.shards import Shard
-from mcloop.training import Budget, training
+from mcloop import make_loop, train
+from mcloop.memory import shard_files
+from mcloop.memory.shards import Shard
+from mcloop.models import hosted
+from mcloop.models.training import Budget, training
+from mcloop.storage import chunks, partial_draws
+from mcloop.storage.partial_draws import Desk, Draft, digest, working_at
 
 COUNT, CHUNK, GENERATIONS = 50, 20, 4  # a draw is three parts, of which the last is not needed whole
 
@@ -158,7 +161,7 @@ def mapped(x) -> bool:
 def test_large_draws_are_mapped_and_not_held(params, tmp_path, monkeypatch):
     small = drawn(params, tmp_path)
     assert not mapped(small)
-    monkeypatch.setattr(drafts, "_IN_MEMORY", 3 * CHUNK * 8 - 1)
+    monkeypatch.setattr(partial_draws, "_IN_MEMORY", 3 * CHUNK * 8 - 1)
     large = drawn(params, tmp_path)
     assert mapped(large) and not mapped(drawn(params, tmp_path, 2 * CHUNK))
     np.testing.assert_array_equal(large, small)
@@ -182,7 +185,7 @@ def test_a_full_disk_is_said_in_one_sentence(params, tmp_path, monkeypatch, refu
         fsync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(drafts, "_IN_MEMORY", limit)
+        patch.setattr(partial_draws, "_IN_MEMORY", limit)
         patch.setattr(chunks.os, "fsync", full)
         with refused("The disk holding", "is full"):
             drawn(params, tmp_path)
@@ -287,14 +290,14 @@ def test_without_its_drafts_a_run_draws_again_and_ends_the_same(whole, tmp_path,
 @pytest.mark.parametrize("piece", [1, 100, 2**24])
 @pytest.mark.parametrize("rows", [None, np.array([5, 0, 11, 11, 3]), np.arange(0)], ids=["all", "some", "none"])
 def test_a_shard_is_written_in_pieces_as_numpy_writes_it_whole(tmp_path, monkeypatch, rows, piece):
-    monkeypatch.setattr(shelf, "_PIECE", piece)
+    monkeypatch.setattr(shard_files, "_PIECE", piece)
     rng = np.random.default_rng(0)
     values = {
         "x": rng.integers(0, 255, (12, 3, 4)).astype(np.uint8),
         "tokens": rng.integers(0, 9, (7, 12)).astype(np.uint16).T,  # not in the order in which it lies in memory
         "label": np.arange(12, dtype=np.int32),
     }
-    kept = shelf._write(Shard(values, rows=rows), tmp_path, "generation-0002-0-0")
+    kept = shard_files._write(Shard(values, rows=rows), tmp_path, "generation-0002-0-0")
     assert kept.files is not None and kept.rows is None and len(kept) == (12 if rows is None else len(rows))
     for name, x in values.items():
         buffer = io.BytesIO()
@@ -303,6 +306,6 @@ def test_a_shard_is_written_in_pieces_as_numpy_writes_it_whole(tmp_path, monkeyp
         assert (tmp_path / file).read_bytes() == buffer.getvalue()
         assert sha256 == hashlib.sha256(buffer.getvalue()).hexdigest()
         np.testing.assert_array_equal(kept.values[name], x if rows is None else x[rows])
-    again = shelf._write(Shard(kept.values), tmp_path, "again")  # from files that are mapped themselves
+    again = shard_files._write(Shard(kept.values), tmp_path, "again")  # from files that are mapped themselves
     assert again.files is not None
     assert [sha for _, sha in again.files.values()] == [sha for _, sha in kept.files.values()]

@@ -14,7 +14,7 @@ from mcloop.exact import factors
 from mcloop.exact.design import draw_bands, squared_solution
 from mcloop.exact.gram import Gram
 from mcloop.exact.mixture import log_density
-from mcloop.memory import rows
+from mcloop.memory.rows import rows
 
 R = 4_000
 KEY = jax.random.key(0)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from mcloop import exact, regimes
+from mcloop.drivers.scan import scan
 from mcloop.exact import factors
 from mcloop.exact.gaussian import Statistics
+from mcloop.laws import LAWS
 from mcloop.loop import make_loop
-from mcloop.run import scan
-from mcloop.theory.laws import LAWS
 
 SIZES = (1, 2, 3, 5, 20)
 SCALES = np.array([1.0, 1e-15, 1e12, 1.0, 0.0])  # cells: plain, tiny, huge, singular, nothing at all

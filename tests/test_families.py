@@ -7,8 +7,8 @@ import pytest
 
 import mcloop
 from mcloop import exact, regimes
-from mcloop.run import trajectory
-from mcloop.theory.laws import LAWS
+from mcloop.drivers.scan import trajectory
+from mcloop.laws import LAWS
 
 R, G = 20_000, 4
 FITS = np.arange(1, G + 1)

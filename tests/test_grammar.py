@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mcloop.data import _words, grammar
-from mcloop.data._plots import PLOTS
+from mcloop.data import grammar, words
 from mcloop.data.grammar import Slot, story_grammar, zipf
+from mcloop.data.story_plots import PLOTS
 from mcloop.data.tokens import word_tokenizer
 
 TINY = (
@@ -227,10 +227,10 @@ def test_rare_words_are_nowhere_else():
     others = fixed.union(
         *(slot.forms[form] for name, slot in grammar._slots(1, 1.0).items() for form in slot.forms if name != "thing")
     )
-    things = _words.thing_words(_words.MOST)
-    assert len(set(things)) == len(things) == _words.MOST and not others & set(things)
+    things = words.thing_words(words.MOST)
+    assert len(set(things)) == len(things) == words.MOST and not others & set(things)
     assert len(story_grammar().words) <= 1500
-    after_a = [*things, *(word for name in ("mood", "home", "colour", "nature", "weather") for word in _words.SLOTS[name])]
+    after_a = [*things, *(word for name in ("mood", "home", "colour", "nature", "weather") for word in words.SLOTS[name])]
     assert not [word for word in after_a if word[0] in "aeiou"]  # "a", never "an"
 
 
@@ -248,9 +248,9 @@ def test_the_same_seed_tells_the_same_stories():
     assert known.sample(np.random.default_rng(0), 0) == []
 
 
-@pytest.mark.parametrize("things", [0, -3, 2.5, True, "many", _words.MOST + 1])
+@pytest.mark.parametrize("things", [0, -3, 2.5, True, "many", words.MOST + 1])
 def test_a_wrong_number_of_things_is_refused(refused, things):
-    with refused("things", repr(things), str(_words.MOST)):
+    with refused("things", repr(things), str(words.MOST)):
         story_grammar(things)
 
 

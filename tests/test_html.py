@@ -12,9 +12,10 @@ import xarray as xr
 from PIL import Image
 from scipy import stats
 
-from mcloop import dataset, html, pictures, plots, profile, report
+from mcloop import results
 from mcloop.errors import InputError
-from mcloop.experiment import Caption, Experiment, Settings, Size
+from mcloop.experiment.config import Caption, Experiment, Settings, Size
+from mcloop.report import html, pictures, plots, profile, story
 
 ARMS = ["baseline", "corrected", "uncorrected"]
 CAPTION = Caption(
@@ -33,11 +34,11 @@ def fid(seeds=4, generations=6, lams=(0.5, 1.0)):
     return (20 + luck + drift + rng.normal(0, 0.2, (len(lams), 3, seeds, generations))).astype(np.float32)
 
 
-def results(seeds=4, generations=6, lams=(0.5, 1.0), side=8, count=20):
+def simulated(seeds=4, generations=6, lams=(0.5, 1.0), side=8, count=20):
     """What a neural run gives: scalars by cell, seed and generation, and pictures of seed 0."""
     values = fid(seeds, generations, lams)
     axes = {"lam": list(lams), "arm": ARMS, "seed": np.arange(seeds), "generation": np.arange(1, generations + 1)}
-    ds = dataset.assemble({"fid": values, "precision": 1 / values}, axes, {"estimator": "DDPM", "sample_count": seeds})
+    ds = results.assemble({"fid": values, "precision": 1 / values}, axes, {"estimator": "DDPM", "sample_count": seeds})
     rng = np.random.default_rng(1)
     digit = np.zeros((count, side, side), np.uint8)
     digit[:, 2:-2, 3:5] = 255
@@ -108,7 +109,7 @@ class Page(HTMLParser):
 
 
 def page(ds=None, made=None, figures=None, captions=None, **changes) -> tuple[Page, str]:
-    ds = results() if ds is None else ds
+    ds = simulated() if ds is None else ds
     text = html.write(ds, made or experiment(), CAPTION, SETTINGS._replace(**changes), figures or {}, captions)
     return Page(text), text
 
@@ -127,7 +128,7 @@ def test_page_stands_alone_and_holds_every_figure(tmp_path):
 
 
 def test_figures_are_shown_at_the_size_they_were_drawn_for():
-    figure = pictures.image_strips(results(lams=(1.0,), generations=2), "samples")
+    figure = pictures.image_strips(simulated(lams=(1.0,), generations=2), "samples")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=figure.dpi, format="png")
     (image,) = page(figures={"samples": buffer.getvalue()})[0].images
@@ -136,18 +137,18 @@ def test_figures_are_shown_at_the_size_they_were_drawn_for():
 
 
 def test_page_says_what_the_markdown_says():
-    ds = results()
+    ds = simulated()
     ds.attrs |= {"evaluation": "Judged by 5,000 images of the test set", "remarks": ["seed 2 was resumed"]}
     ds["fid"].attrs |= {"features": "LeNet, 84", "sample_count": 5000, "floor": 1.25}
-    story = report.tell(ds, experiment(), CAPTION, SETTINGS)
+    told = story.tell(ds, experiment(), CAPTION, SETTINGS)
     found, _ = page(ds)
-    for said in [story.title, story.claim, *story.seen, *story.method, *story.remarks]:
+    for said in [told.title, told.claim, *told.seen, *told.method, *told.remarks]:
         assert re.sub(r"\*\*|`", "", said).replace("+-", "\N{PLUS-MINUS SIGN}") in found.words
     shown = [cell.replace("\N{PLUS-MINUS SIGN}", "+-") for cell in found.cells]
-    scored, scores = profile.table(story.scores)
-    assert shown == [*scored, *(v for row in scores for v in row), *story.head, *(v for row in story.rows for v in row)]
+    scored, scores = profile.table(told.scores)
+    assert shown == [*scored, *(v for row in scores for v in row), *told.head, *(v for row in told.rows for v in row)]
     assert "Real data themselves score 1.25 (fid)" in found.words
-    markdown = report.write(ds, experiment(), CAPTION, SETTINGS, ["curves.png"])
+    markdown = story.write(ds, experiment(), CAPTION, SETTINGS, ["curves.png"])
     for said in ("Judged by 5,000 images", "samples 5000", "- seed 2 was resumed", "![curves.png](plots/curves.png)"):
         assert said in markdown
     last = ds["fid"].sel(lam=1.0, arm="corrected").isel(generation=-1).values.astype(float)
@@ -155,7 +156,7 @@ def test_page_says_what_the_markdown_says():
 
 
 def test_everything_is_escaped():
-    ds = results()
+    ds = simulated()
     evil = "<script>alert('x')</script> & \"more\""
     ds = ds.assign_coords(arm=[evil, "b", "c"])
     ds.attrs |= {"remarks": evil, "estimator": evil, "evaluation": [evil], "version_<b>": evil}
@@ -176,20 +177,20 @@ def test_command_repeats_the_run():
 
 
 def test_pictures_are_not_measures():
-    ds = results()
-    assert dataset.measures(ds) == ["fid", "precision"]
-    assert dataset.pictures(ds) == ["samples", "plane"]
-    for cell in report.cells(ds, experiment()):
+    ds = simulated()
+    assert results.measures(ds) == ["fid", "precision"]
+    assert results.pictures(ds) == ["samples", "plane"]
+    for cell in story.cells(ds, experiment()):
         assert set(cell.mean) == {"fid", "precision"}
         assert set(cell.where) == {"lam", "arm"}
-    assert len(list(report.cells(ds, experiment()))) == 6
+    assert len(list(story.cells(ds, experiment()))) == 6
     with pytest.raises(InputError, match="measure must name something that was measured, not samples; there is fid, precision"):
-        report.tell(ds, experiment(measure=("samples",)), CAPTION, SETTINGS)
+        story.tell(ds, experiment(measure=("samples",)), CAPTION, SETTINGS)
 
 
 def test_arms_by_paired_t():
-    ds = results()
-    first, second = report.compare(ds, "fid")
+    ds = simulated()
+    first, second = story.compare(ds, "fid")
     last = ds["fid"].isel(generation=-1).sel(lam=1.0).values.astype(float)
     assert second.startswith("At the last generation fid, lam 1 is ")
     assert "lam 0.5" in first
@@ -204,30 +205,30 @@ def test_arms_by_paired_t():
 
 
 def test_order_claims_only_what_is_resolved():
-    ds = results(lams=(1.0,))
+    ds = simulated(lams=(1.0,))
     near = np.array([[10.0, 20.0, 30.0, 40.0], [10.3, 19.8, 30.2, 39.9], [12.0, 22.1, 31.9, 42.0]])
     ds["fid"][0, :, :, -1] = near
-    (said,) = report.compare(ds, "fid")
+    (said,) = story.compare(ds, "fid")
     assert "ordered baseline ~ corrected < uncorrected (~: not resolved" in said
     ds["fid"][0, 1, 2, -1] = np.nan
-    (said,) = report.compare(ds, "fid")
+    (said,) = story.compare(ds, "fid")
     assert "ordered baseline < uncorrected;" in said and said.endswith("corrected: not finite in 1 of 4 seeds.")
     ds["fid"][0, :, :, -1] = np.inf
-    assert report.compare(ds, "fid")[0].count("not finite in any seed") == 3
-    (said,) = report.compare(results(lams=(1.0,)).isel(seed=[0]), "fid")
+    assert story.compare(ds, "fid")[0].count("not finite in any seed") == 3
+    (said,) = story.compare(simulated(lams=(1.0,)).isel(seed=[0]), "fid")
     assert said.endswith("one seed, so the order is not tested.") and "+-" not in said
     ds["fid"][0, :, :, -1] = 0
-    (said,) = report.compare(ds, "fid")
+    (said,) = story.compare(ds, "fid")
     assert said == "At the last generation fid is the same, seed by seed, in baseline, corrected, uncorrected: 0."
     ds["fid"][:] = np.nan
-    assert report.compare(ds, "fid") == []  # measured nowhere
-    assert report.compare(ds.isel(arm=[0]), "precision") == []
-    assert any('minus "baseline"' in said for said in report.tell(results(), experiment(), CAPTION, SETTINGS).seen)
+    assert story.compare(ds, "fid") == []  # measured nowhere
+    assert story.compare(ds.isel(arm=[0]), "precision") == []
+    assert any('minus "baseline"' in said for said in story.tell(simulated(), experiment(), CAPTION, SETTINGS).seen)
 
 
 def cell(y, sem, seeds):
     y, sem = np.asarray(y, float), np.full(len(y), sem)
-    return report.Cell({}, "a", np.arange(1, len(y) + 1), {"fid": y}, {"fid": sem}, {}, {}, {}, seeds)
+    return story.Cell({}, "a", np.arange(1, len(y) + 1), {"fid": y}, {"fid": sem}, {}, {}, {}, seeds)
 
 
 @pytest.mark.parametrize(
@@ -247,11 +248,11 @@ def cell(y, sem, seeds):
     ],
 )
 def test_verdicts_know_their_noise(y, sem, said):
-    assert report.verdict(cell(y, sem, 3), "fid", "up").startswith(said)
+    assert story.verdict(cell(y, sem, 3), "fid", "up").startswith(said)
 
 
 def test_image_strip_shows_each_sample_pixel_as_a_square():
-    ds = results(lams=(1.0,), generations=3)
+    ds = simulated(lams=(1.0,), generations=3)
     figure = pictures.image_strips(ds, "samples")
     seen = drawn(figure)
     # the corners are black, so that the digits are drawn as ink: white paper, bars in black
@@ -278,7 +279,7 @@ def test_a_sheet_keeps_order_and_values():
 
 
 def test_density_strip_on_the_real_data_scale():
-    ds = results(lams=(1.0,), generations=2)
+    ds = simulated(lams=(1.0,), generations=2)
     figure = pictures.density_strips(ds, "plane")
     words = {text.get_text() for text in figure.axes[0].texts}
     assert {"-4", "4", "-2", "2", "real data", "generation 1"} <= words
@@ -297,7 +298,7 @@ def test_density_strip_on_the_real_data_scale():
 
 
 def test_what_diverged_is_grey_and_said():
-    ds = results(lams=(1.0,))
+    ds = simulated(lams=(1.0,))
     ds["plane"][0, 2, 3:] = np.nan
     ds["samples"][0, 2, 3:] = 0  # what a driver leaves where nothing was drawn
     for name in ("plane", "samples"):
@@ -313,11 +314,11 @@ def test_what_diverged_is_grey_and_said():
 
 @pytest.mark.parametrize("name", ["samples", "plane"])
 def test_one_generation_and_many_cells(name):
-    once = pictures.strips(results(generations=1, count=3), name)
+    once = pictures.strips(simulated(generations=1, count=3), name)
     drawn(once)
     assert "generation 1" in {text.get_text() for text in once.axes[0].texts}
     lams = (0.0, 0.1, 0.5, 1.0, 2.0, np.inf)
-    many = pictures.strips(results(generations=30, lams=lams), name)
+    many = pictures.strips(simulated(generations=30, lams=lams), name)
     assert "9 of 18 cells, evenly chosen" in many.get_label()
     words = [text.get_text().replace("\n", " ") for text in many.axes[0].texts]
     # numbers are thinned and keep both ends; the arms, which are to be compared, all stay
@@ -326,7 +327,7 @@ def test_one_generation_and_many_cells(name):
 
 
 def test_curves_of_many_cells_are_split_by_arm_and_show_the_floor():
-    ds = results(lams=(0.0, 0.1, 0.5, 1.0, 2.0, np.inf))
+    ds = simulated(lams=(0.0, 0.1, 0.5, 1.0, 2.0, np.inf))
     ds["fid"].attrs["floor"] = 1.5
     ds["fid"][5, 2, :, 3:] = np.nan
     figure = plots.curves(ds, experiment(), "many")
@@ -345,7 +346,7 @@ def test_curves_of_many_cells_are_split_by_arm_and_show_the_floor():
 
 def test_a_run_draws_its_pictures_again_from_its_file(tmp_path):
     """What NetCDF changes (lists of one string, arrays for lists) changes no report."""
-    ds = results()
+    ds = simulated()
     ds.attrs |= {"remarks": ["seed 2 was resumed"], "evaluation": "Judged by 50 images"}
     ds.to_netcdf(tmp_path / "results.nc", engine="h5netcdf")
     again = xr.load_dataset(tmp_path / "results.nc", engine="h5netcdf")

@@ -10,13 +10,13 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcloop import stories as kept
 from mcloop.data import grammar
 from mcloop.data.grammar import Slot, zipf
 from mcloop.models.language import language, mask, sides, tokens_codec
-from mcloop.models.stories import judge, rows, told
+from mcloop.models.training import begin, start, step, training
 from mcloop.nets.transformer import Shape, transformer
-from mcloop.training import begin, start, step, training
+from mcloop.report import sample_texts as kept
+from mcloop.studies.story_models import judge, rows, told
 from mcloop.types import Learner
 
 END, LENGTH = 3, 4

@@ -7,8 +7,8 @@ import pytest
 from scipy.special import gammaln
 from scipy.stats import poisson
 
-from mcloop.theory import laws
-from mcloop.theory.laws import LAWS
+from mcloop import laws
+from mcloop.laws import LAWS
 
 g = np.arange(1, 13)
 

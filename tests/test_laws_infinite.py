@@ -10,8 +10,8 @@ from scipy.integrate import trapezoid
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from mcloop.theory import laws
-from mcloop.theory.laws import LAWS
+from mcloop import laws
+from mcloop.laws import LAWS
 
 
 def student_slopes(g, lam, nu, s2, gamma):

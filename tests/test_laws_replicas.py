@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mcloop.theory import laws
-from mcloop.theory.laws import LAWS
+from mcloop import laws
+from mcloop.laws import LAWS
 
 R = 40_000
 

@@ -14,10 +14,10 @@ from jax import export
 from mcloop import make_loop, regimes
 from mcloop.data.grammar import story_grammar
 from mcloop.models.likelihood import token_losses
-from mcloop.models.stories import teller, told
+from mcloop.models.training import Budget, training
 from mcloop.nets.layout import batch_sharding, mesh, variables_sharding
 from mcloop.nets.transformer import GPT2_9M, LLAMA2_12M, LLAMA2_42M, LLAMA2_126M, Shape, transformer
-from mcloop.training import Budget, training
+from mcloop.studies.story_models import teller, told
 
 PAPERS = {"GPT2_9M": GPT2_9M, "LLAMA2_12M": LLAMA2_12M, "LLAMA2_42M": LLAMA2_42M, "LLAMA2_126M": LLAMA2_126M}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mcloop import exact, regimes
+from mcloop.drivers.scan import scan, trajectory
 from mcloop.loop import make_loop
-from mcloop.run import scan, trajectory
 from mcloop.types import Memory
 
 KEY = jax.random.key(7)

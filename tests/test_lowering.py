@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from jax import export
 
-from mcloop import blocks, correctors, exact, regimes
-from mcloop.exact.released import gillman_toy
-from mcloop.grids import _lay_out
+from mcloop import correctors, exact, regimes
+from mcloop.drivers import blocks
+from mcloop.drivers.scan import trajectory
+from mcloop.drivers.sweep import _lay_out
 from mcloop.loop import make_loop
-from mcloop.run import trajectory
+from mcloop.studies.gillman_toy import gillman_toy
 
 PLATFORMS = ("tpu", "cuda")
 KEYS = jax.ShapeDtypeStruct((1, 8, 2), np.uint32)  # raw data of keys (1, 8): threefry, two words each

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcloop.manifest import difference, normalise
-from mcloop.store import open_run
+from mcloop.storage.manifest import difference, normalise
+from mcloop.storage.run_folder import open_run
 from mcloop.types import InputError
 
 SETTINGS = {"lam": 0.5, "grid": {"n": [10, 100]}, "seed": 0}

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mcloop import checkpoints, correctors, make_loop, regimes, scan, train
-from mcloop.checkpoints import Checkpoints, Keep
+from mcloop import correctors, make_loop, regimes, scan, train
 from mcloop.errors import InputError
-from mcloop.learned import learned
-from mcloop.store import locked
-from mcloop.training import Budget, linear, training
+from mcloop.models.compiled import learned
+from mcloop.models.training import Budget, linear, training
+from mcloop.storage import checkpoints
+from mcloop.storage.checkpoints import Checkpoints, Keep
+from mcloop.storage.run_folder import locked
 
 GENERATIONS = 4
 MAKE = learners.hosted_maker()
@@ -83,7 +84,7 @@ def test_every_regime_of_part_one_drives_shards(tmp_path):
 
 
 def test_old_generations_are_mapped_from_disk_and_not_held(tmp_path, monkeypatch):
-    import mcloop.neural as neural
+    import mcloop.drivers.train as neural
 
     pools = []
     spill = neural.spill
@@ -96,7 +97,7 @@ def test_old_generations_are_mapped_from_disk_and_not_held(tmp_path, monkeypatch
 
 def test_a_finished_run_is_read_and_not_computed(reference, monkeypatch):
     folder, ds = reference
-    monkeypatch.setattr("mcloop.hosted.step", lambda *a: pytest.fail("a step was computed again"))
+    monkeypatch.setattr("mcloop.models.hosted.step", lambda *a: pytest.fail("a step was computed again"))
     assert run(folder).identical(ds)
 
 

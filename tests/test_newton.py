@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
-from mcloop.newton import minimise
+from mcloop.models.newton import minimise
 
 
 def rosenbrock(x):

@@ -7,13 +7,13 @@ import pytest
 from scipy.special import zeta
 
 import mcloop
-from mcloop import correctors, dataset, exact, make_loop, regimes
-from mcloop import experiment as ex
+from mcloop import correctors, exact, laws, make_loop, regimes, results
 from mcloop.cli import main
-from mcloop.store import open_run
-from mcloop.theory import _safe, laws
-from mcloop.theory._measured import measured
-from mcloop.theory.planner import Line, plan
+from mcloop.experiment import config as ex
+from mcloop.planner import safe
+from mcloop.planner.measured import measured
+from mcloop.planner.plan import Line, plan
+from mcloop.storage.run_folder import open_run
 
 TAUS = [1.0, 1.01, 1.2, 1.35, 1.49, 1.64, 1.7, 2.9, 3.0, 10.0]
 MANY = 10**7
@@ -42,11 +42,11 @@ def test_the_largest_lam_meets_the_tolerance_exactly(tau):
 def test_the_corrected_error_is_law_b5_for_many_points(lam, gamma):
     g = np.arange(1, 1500)
     path = MANY * laws.corrected_mean_error(g, MANY, lam * MANY, gamma)
-    np.testing.assert_allclose(_safe.corrected_relative_error(g, lam, gamma), path, rtol=1e-5)
-    assert _safe.worst_corrected_error(lam, gamma) == pytest.approx(path[1:].max(), rel=1e-5)
-    assert _safe.stationary_corrected_error(lam, gamma) == pytest.approx(_safe.corrected_relative_error(1e6, lam, gamma))
+    np.testing.assert_allclose(safe.corrected_relative_error(g, lam, gamma), path, rtol=1e-5)
+    assert safe.worst_corrected_error(lam, gamma) == pytest.approx(path[1:].max(), rel=1e-5)
+    assert safe.stationary_corrected_error(lam, gamma) == pytest.approx(safe.corrected_relative_error(1e6, lam, gamma))
     if gamma == 0:
-        np.testing.assert_allclose(_safe.corrected_relative_error(g, lam, 0.0), laws.fixed_relative_error(g, lam), rtol=1e-9)
+        np.testing.assert_allclose(safe.corrected_relative_error(g, lam, 0.0), laws.fixed_relative_error(g, lam), rtol=1e-9)
 
 
 @pytest.mark.parametrize("tau", [1.0, 1.05, 1.2, 1.3])
@@ -56,11 +56,9 @@ def test_the_least_gamma_holds_at_every_generation_and_the_stationary_one_does_n
     assert worst[0] == pytest.approx(tau, rel=1e-5)
     assert worst[1] > tau + 1e-5
     # the corrector at which only the limit is tau lets earlier generations exceed it
-    at_limit = np.interp(
-        -tau, [-_safe.stationary_corrected_error(1.0, x) for x in np.arange(0, 1, 1e-4)], np.arange(0, 1, 1e-4)
-    )
+    at_limit = np.interp(-tau, [-safe.stationary_corrected_error(1.0, x) for x in np.arange(0, 1, 1e-4)], np.arange(0, 1, 1e-4))
     assert at_limit < gamma
-    assert _safe.worst_corrected_error(1.0, at_limit) > tau + 1e-4
+    assert safe.worst_corrected_error(1.0, at_limit) > tau + 1e-4
     assert values(1.34, lam=1.0)["gamma"] == [0.0]
 
 
@@ -102,7 +100,7 @@ def test_nothing_grows_fast_enough_for_no_loss():
 @pytest.mark.parametrize("lam", [0.2, 1.0, 7.0])
 def test_the_fewest_fresh_points_meet_the_tolerance_at_the_best_weight(tau, lam):
     n = 1000
-    few, w = _safe.fresh_points(tau, n, lam * n)
+    few, w = safe.fresh_points(tau, n, lam * n)
     assert values(tau, n=n, lam=lam)["fresh real points"][0] == few
     assert w == pytest.approx(float(laws.fresh_best_weight(few / (lam * n))))
     path = n * laws.fresh_mean_error(np.arange(2, 5000), few, lam * n, w)
@@ -212,7 +210,7 @@ def saved(tmp_path):
 
     def save(values, axes, name="beyond/nothing_like_this", finish=True, **attributes):
         folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
-        ds = dataset.assemble(values, axes, {"sample_count": 40, **attributes})
+        ds = results.assemble(values, axes, {"sample_count": 40, **attributes})
         with open_run(folder, {"name": name}) as run:
             run.save_dataset(ds)
             if finish:

@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from mcloop import dataset, estimates, exact, html, make_loop, profile, regimes, report, sweep
-from mcloop.experiment import Caption, Experiment, Settings, Size
+from mcloop import exact, make_loop, regimes, results, sweep
+from mcloop.experiment.config import Caption, Experiment, Settings, Size
+from mcloop.report import estimates, html, profile, story
 
 REGIMES = {
     "replace": regimes.replace(),
@@ -186,7 +187,7 @@ def luck(seeds=5, generations=6, arms=("baseline", "better", "worse")):
     drift = np.array([0.1, 0.1, 1.0])[:, None, None] * np.arange(generations)
     x = 50 + rng.normal(0, 12, (1, seeds, 1)) + drift + rng.normal(0, 0.05, (3, seeds, generations))
     axes = {"arm": list(arms), "seed": np.arange(seeds), "generation": np.arange(1, generations + 1)}
-    return dataset.assemble({"fid": x, "precision": 0.9 - 0.02 * drift + 0 * x, "recall": 0.8 + 0 * x}, axes, {})
+    return results.assemble({"fid": x, "precision": 0.9 - 0.02 * drift + 0 * x, "recall": 0.8 + 0 * x}, axes, {})
 
 
 def test_real_data_only_is_the_baseline_on_the_same_seeds():
@@ -244,7 +245,7 @@ def test_few_seeds_that_carry_the_mean_do_not_carry_the_verdict():
     x = np.ones((1, 100, 8)) * np.linspace(1, 0.5, 8) * np.exp(rng.normal(0, 0.1, (1, 100, 1)))
     x[0, 0, -1] = 1e5
     axes = {"arm": ["one"], "seed": np.arange(100), "generation": np.arange(1, 9)}
-    found = scored(dataset.assemble({"fid": x}, axes, {}), "fid")
+    found = scored(results.assemble({"fid": x}, axes, {}), "fid")
     assert found["any more risk", "one"].verdict == "no" and found["any more risk", "one"].words == "typical seed"
     assert found["diverging risk", "one"][5:] == ("not resolved", "a few seeds carry the mean")
 
@@ -253,7 +254,7 @@ def test_a_table_that_is_its_own_truth_is_compared_with_its_own_error():
     """Errors measured from the fit on the table: (g - 1) units under replace, so that g units are left with real data only."""
     x = walks(np.r_[0, np.ones(19)], 200)[None]
     axes = {"arm": ["replace"], "seed": np.arange(200), "generation": np.arange(1, 21)}
-    ds = dataset.assemble({"test_error": x, "unit_error": np.ones_like(x)}, axes, {})
+    ds = results.assemble({"test_error": x, "unit_error": np.ones_like(x)}, axes, {})
     entry = scored(ds, "test_error")["any more risk", "replace"]
     assert entry.low < 20 < entry.high and entry.low > 16
     assert scored(ds, "test_error")["linear growth of the risk", "replace"].words == "linear"
@@ -268,7 +269,7 @@ def test_scaling_law():
     mean = n[None, :, None] ** -a[:, None]
     x = mean[:, :, None] * np.exp(np.random.default_rng(0).normal(0, 0.05, (2, 3, 20, 6)))
     axes = {"arm": ["changed", "same"], "n": n, "seed": np.arange(20), "generation": g}
-    found = scored(dataset.assemble({"test_error": x}, axes, {}), "test_error")
+    found = scored(results.assemble({"test_error": x}, axes, {}), "test_error")
     assert found["changed scaling law", "changed, n 30"].verdict == "yes"
     assert found["changed scaling law", "changed, n 30"].value == pytest.approx(-0.5, abs=0.05)
     assert found["changed scaling law", "same, n 30"].verdict == "no"
@@ -277,17 +278,17 @@ def test_scaling_law():
 def test_a_large_grid_shows_its_extremes():
     lam = np.linspace(0.1, 2, 30)
     x = 1 + lam[:, None, None] * np.arange(5) + 0.01 * np.random.default_rng(0).normal(size=(30, 4, 5))
-    ds = dataset.assemble({"fid": x}, {"lam": lam, "seed": np.arange(4), "generation": np.arange(1, 6)}, {})
+    ds = results.assemble({"fid": x}, {"lam": lam, "seed": np.arange(4), "generation": np.arange(1, 6)}, {})
     scores = profile.profile(ds, experiment("fid"))
     shown = [e.label for e in scores[0].entries]
-    assert shown == [dataset.named("lam", v) for v in [*lam[:4], *lam[-4:]]]
+    assert shown == [results.named("lam", v) for v in [*lam[:4], *lam[-4:]]]
     assert "Of 30 cells, 8 are shown" in profile.preamble(ds, scores)
 
 
 def test_reports_carry_the_profile():
     evil = "<b>worse</b>"
     ds = luck(arms=("baseline", "better", evil))
-    markdown = report.write(ds, experiment("fid"), CAPTION, SETTINGS, [])
+    markdown = story.write(ds, experiment("fid"), CAPTION, SETTINGS, [])
     part = markdown.split("## Collapse profile")[1].split("\n## ")[0]
     rows = [line for line in part.splitlines() if line.startswith("|")]
     head, lines = profile.table(profile.profile(ds, experiment("fid")))

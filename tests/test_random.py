@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mcloop import counts, random
+from mcloop import random
+from mcloop.random import counts
 
 S = 30_000
 DOF = (0, 1, 2, 3, 50)

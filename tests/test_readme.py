@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import mcloop
-from mcloop import curation
-from mcloop.experiment import captions
+from mcloop.correctors import curation
+from mcloop.experiment.config import captions
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 from mcloop import exact, regimes
+from mcloop.drivers.scan import scan, trajectory
+from mcloop.laws import LAWS
 from mcloop.loop import make_loop
-from mcloop.memory import rows, rows_memory
-from mcloop.run import scan, trajectory
-from mcloop.theory.laws import LAWS
+from mcloop.memory.rows import rows, rows_memory
 from mcloop.types import Model, additive
 
 KEY = jax.random.key(21)

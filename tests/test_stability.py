@@ -13,16 +13,16 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from scipy import stats
 
-from mcloop import newton
+from mcloop.certificates import spectrum as spectra
+from mcloop.certificates.fixed_point import fixed_point, population_map
+from mcloop.certificates.spectrum import dense_spectrum, spectrum
+from mcloop.certificates.stability import Matrices, Problem, Weighted, equal, jacobian, likelihood, matrices
 from mcloop.data.toys import two_moons
 from mcloop.errors import InputError
 from mcloop.exact.student_t import Mixture, StudentT
 from mcloop.exact.student_t import log_prob as student_log_prob
+from mcloop.models import newton
 from mcloop.nets.flow import flow
-from mcloop.theory import spectrum as spectra
-from mcloop.theory.fixed_point import fixed_point, population_map
-from mcloop.theory.spectrum import dense_spectrum, spectrum
-from mcloop.theory.stability import Matrices, Problem, Weighted, equal, jacobian, likelihood, matrices
 
 CASES = [(0.3, 0.0), (2.0, 1.5), (5.0, 0.0)]  # lam, gamma
 NU, SPREAD = 5.0, 1.3

@@ -8,12 +8,12 @@ import scipy.linalg
 from scipy import stats
 
 from mcloop import exact, regimes
+from mcloop.certificates.fixed_point import Band, noise, stationary
+from mcloop.certificates.stability import Matrices, Weighted, equal, likelihood, matrices
+from mcloop.drivers.scan import scan
 from mcloop.exact.student_t import Mixture, StudentT, log_prob
+from mcloop.laws import LAWS
 from mcloop.loop import make_loop
-from mcloop.run import scan
-from mcloop.theory.fixed_point import Band, noise, stationary
-from mcloop.theory.laws import LAWS
-from mcloop.theory.stability import Matrices, Weighted, equal, likelihood, matrices
 
 LAM = 3.0
 LATE = slice(25, 40)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcloop import store
-from mcloop.store import open_run, read_manifest
+from mcloop.storage import run_folder
+from mcloop.storage.run_folder import open_run, read_manifest
 from mcloop.types import InputError
 
 xr = pytest.importorskip("xarray")
@@ -35,7 +35,7 @@ def dataset(k):
 
 def python(script, *args):
     """Starts another process that sees this mcloop."""
-    path = os.pathsep.join([str(Path(store.__file__).parents[1]), *filter(None, sys.path)])
+    path = os.pathsep.join([str(Path(run_folder.__file__).parents[2]), *filter(None, sys.path)])
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, args)]
     env = {**os.environ, "PYTHONPATH": path}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
@@ -150,7 +150,13 @@ def test_a_folder_without_permission(tmp_path):
 # Two processes
 
 
-HOLD = "import sys; from mcloop.store import open_run; r = open_run(sys.argv[1], {}); print('held', flush=True); input()"
+HOLD = """
+import sys
+from mcloop.storage.run_folder import open_run
+r = open_run(sys.argv[1], {})
+print("held", flush=True)
+input()
+"""
 
 
 def test_two_processes_and_the_death_of_one(tmp_path):
@@ -168,7 +174,7 @@ def test_two_processes_and_the_death_of_one(tmp_path):
 
 
 def test_without_flock_a_lock_file_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "fcntl", None)
+    monkeypatch.setattr(run_folder, "fcntl", None)
     with open_run(tmp_path, {}), refused("is in use", f"{os.getpid()} on", "delete"):
         open_run(tmp_path, {})
     open_run(tmp_path, {}).close()
@@ -179,7 +185,7 @@ def test_without_flock_a_lock_file_does(tmp_path, monkeypatch):
 KILLS = """
 import os, random, signal, sys, time, warnings
 import numpy as np, xarray as xr
-from mcloop.store import open_run
+from mcloop.storage.run_folder import open_run
 warnings.simplefilter("error")
 random.seed(0)
 safe = 0
@@ -226,7 +232,7 @@ def test_a_kill_between_file_and_manifest(tmp_path, monkeypatch):
 
     for steps in range(1, 4):  # the manifest announces, the file is there, the manifest confirms
         folder, left = tmp_path / str(steps), [100]
-        write = store.write_atomically
+        write = run_folder.write_atomically
 
         def dying(path, payload, left=left, write=write):
             if not left[0]:
@@ -234,7 +240,7 @@ def test_a_kill_between_file_and_manifest(tmp_path, monkeypatch):
             left[0] -= 1
             write(path, payload)
 
-        monkeypatch.setattr(store, "write_atomically", dying)
+        monkeypatch.setattr(run_folder, "write_atomically", dying)
         run = open_run(folder, SETTINGS)
         run.save_dataset(dataset(1))
         left[0] = steps

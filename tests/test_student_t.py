@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from mcloop import exact, regimes
+from mcloop.drivers.sweep import sweep
 from mcloop.exact.student_t import Mixture, StudentT, log_prob
-from mcloop.grids import sweep
 from mcloop.loop import make_loop
-from mcloop.memory import Rows
+from mcloop.memory.rows import Rows
 
 NU = 4.0
 HUMPS = Mixture((0.6, 0.4), (-1.0, 2.0), (0.5, 1.0))

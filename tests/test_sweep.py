@@ -11,9 +11,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from mcloop import regimes
-from mcloop.chunks import ChunkStore
-from mcloop.grids import sweep
+from mcloop.drivers.sweep import sweep
 from mcloop.loop import make_loop
+from mcloop.storage.chunks import ChunkStore
 
 GRID = {"lam": [0.0, 0.5, 2.0], "n": [4, 9]}
 SEEDS, T = 11, 4
@@ -62,7 +62,7 @@ def test_results_have_names_units_and_a_history(make, whole):
 
 def test_a_cell_is_that_loop_with_that_seed(make, whole):
     from mcloop import random
-    from mcloop.run import scan
+    from mcloop.drivers.scan import scan
 
     key = random.fold_in(jax.random.key(0), 7)
     infos = scan(make(0.5, 9), key, generations=T)[1]
@@ -230,7 +230,7 @@ sys.path.insert(0, sys.argv[1])
 from conftest import walker
 from mcloop import regimes
 from mcloop.loop import make_loop
-from mcloop.grids import sweep
+from mcloop.drivers.sweep import sweep
 make = lambda lam, n: make_loop(walker(n, batched=True), regimes.augment(lam))
 found = {}
 for name, settings in (("whole", {}), ("reduced", {"reduce": ("mean", "sem", "median", "q90")})):
@@ -292,7 +292,7 @@ def test_the_module_does_not_take_the_functions_name():
 
     for _ in range(2):
         assert mcloop.sweep is sweep
-    assert sys.modules["mcloop.grids"].sweep is sweep
+    assert sys.modules["mcloop.drivers.sweep"].sweep is sweep
 
 
 def test_make_must_make_loops(refused, walker):

@@ -4,17 +4,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcloop import telling
-from mcloop.cells import Cell
 from mcloop.cli import main
 from mcloop.data.text import Corpus
 from mcloop.data.tokens import byte_tokenizer
-from mcloop.models.stories import judge
+from mcloop.experiment.pipeline import _digest
+from mcloop.laws import unsaid
 from mcloop.nets.transformer import GPT2_9M
-from mcloop.pipeline import _digest
-from mcloop.report import verdict
-from mcloop.stories import as_texts
-from mcloop.theory.laws import unsaid
+from mcloop.report.cells import Cell
+from mcloop.report.sample_texts import as_texts
+from mcloop.report.story import verdict
+from mcloop.studies import tinystories
+from mcloop.studies.story_models import judge
 from mcloop.types import Learner
 
 
@@ -41,27 +41,27 @@ def test_the_law_of_what_is_no_longer_said(regime):
 
 def test_where_the_stories_come_from(tmp_path, monkeypatch, refused):
     monkeypatch.delenv("MCLOOP_DATA", raising=False)
-    assert telling.stories(None).text is None
-    assert "stand in" in telling.stories(None).remarks[0]
+    assert tinystories.stories(None).text is None
+    assert "stand in" in tinystories.stories(None).remarks[0]
     monkeypatch.setenv("MCLOOP_DATA", str(tmp_path))
-    assert telling.stories(None).text is None
+    assert tinystories.stories(None).text is None
     (tmp_path / "TinyStories_few.txt").write_text("\n<|endoftext|>\n".join(f"Story {i}." for i in range(30)))
-    found = telling.stories(None)
+    found = tinystories.stories(None)
     assert found.text is not None and len(found.text.train) == 27
     assert "TinyStories_few.txt" in found.source
     mine = tmp_path / "mine.txt"
     mine.write_text("One.\n\nTwo.\n\nThree.")
-    own = telling.stories(mine).text
+    own = tinystories.stories(mine).text
     assert own is not None and {*own.train, *own.held_out} == {"One.", "Two.", "Three."}
     with refused("nothing.txt"):
-        telling.stories(tmp_path / "nothing.txt")
+        tinystories.stories(tmp_path / "nothing.txt")
 
 
 def test_equal_steps_share_everything_but_the_later_budget():
-    table = telling.Source(None, "a grammar")
-    make = telling.study(GPT2_9M, {}, {}).make
-    options = {k: v for k, v in telling.TINY.items() if k not in ("vocabulary", "length")}
-    free, equal = (make(arm, table=table, **options) for arm in ("accumulate", f"accumulate{telling.EQUAL}"))
+    table = tinystories.Source(None, "a grammar")
+    make = tinystories.study(GPT2_9M, {}, {}).make
+    options = {k: v for k, v in tinystories.TINY.items() if k not in ("vocabulary", "length")}
+    free, equal = (make(arm, table=table, **options) for arm in ("accumulate", f"accumulate{tinystories.EQUAL}"))
     assert free.model.observe is equal.model.observe
     assert free.model.sample is equal.model.sample
     assert equal.model.fit.keywords["later"].steps == 3  # 60 stories in batches of 20

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcloop.data import text as room
-from mcloop.data._packing import Tally, packed
+from mcloop.data.packing import Tally, packed
 from mcloop.data.text import Text, corpus, counted, load_text, story_lengths, unpack
 from mcloop.data.tokens import END, bpe_tokenizer, byte_tokenizer
 

@@ -11,10 +11,10 @@ from scipy import stats
 from sklearn.feature_extraction import DictVectorizer
 
 from mcloop.data.grammar import story_grammar
+from mcloop.laws import extinction
 from mcloop.metrics import text
-from mcloop.metrics._ngrams import flat, grams, ngram_features, pieces
 from mcloop.metrics.frechet import frechet_distance
-from mcloop.theory.laws import extinction
+from mcloop.metrics.ngrams import flat, grams, ngram_features, pieces
 
 GRAMMAR = story_grammar(60)
 END = len(GRAMMAR.words)

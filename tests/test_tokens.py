@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mcloop.data._bpe import encoder
+from mcloop.data.bpe import encoder
 from mcloop.data.tokens import END, bpe_tokenizer, byte_tokenizer, load_tokenizer, save_tokenizer, word_tokenizer
 
 TALES = [

@@ -8,10 +8,10 @@ from jax import export
 
 from mcloop import make_loop, regimes
 from mcloop.data.toys import eight_gaussians, two_moons
+from mcloop.drivers.scan import opening
 from mcloop.errors import InputError
-from mcloop.models.toy import FAMILIES, annotate, floor, learner, toy_model
-from mcloop.run import opening
-from mcloop.training import Budget, cosine, training
+from mcloop.models.training import Budget, cosine, training
+from mcloop.studies.toys import FAMILIES, annotate, floor, learner, toy_model
 
 TOYS = {"eight_gaussians": eight_gaussians(), "two_moons": two_moons()}
 SPEC = training(3, 2, rate=cosine(1e-3), batch=16, ema=0.9)

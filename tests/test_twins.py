@@ -7,20 +7,20 @@ import pytest
 from learners import hosted_maker
 
 from mcloop import correctors, exact, random, regimes
-from mcloop.blackbox import blackbox_rate
+from mcloop.certificates.blackbox import blackbox_rate
+from mcloop.certificates.certificate import certificate
+from mcloop.certificates.twins import along, twins
 from mcloop.data.toys import two_moons
-from mcloop.grids import sweep
-from mcloop.learned import learned
+from mcloop.drivers.scan import scan
+from mcloop.drivers.sweep import sweep
 from mcloop.loop import make_loop
-from mcloop.memory import Rows
-from mcloop.minimised import Reference, minimised, optimum, population
-from mcloop.models.toy import learner
+from mcloop.memory.rows import Rows
+from mcloop.models.compiled import learned
+from mcloop.models.optimum import Reference, minimised, optimum, population
+from mcloop.models.training import training
 from mcloop.nets.features import random_features
 from mcloop.nets.network import Variables
-from mcloop.run import scan
-from mcloop.theory.certificate import certificate
-from mcloop.training import training
-from mcloop.twins import along, twins
+from mcloop.studies.toys import learner
 
 KEY = jax.random.key(8)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mcloop.errors import InputError
-from mcloop.theory import experiments_continuous, validate
-from mcloop.theory.laws import LAWS
+from mcloop.laws import LAWS
+from mcloop.validation import simulations_continuous, validate
 
 
 def by_id(rows):
@@ -95,7 +95,7 @@ def retraced():
     ],
 )
 def test_a_broken_loop_fails_its_laws(monkeypatch, retraced, broken, fails):
-    monkeypatch.setattr(experiments_continuous, "gaussian", broken(experiments_continuous.gaussian))
+    monkeypatch.setattr(simulations_continuous, "gaussian", broken(simulations_continuous.gaussian))
     rows = validate.validate("quick", only=sorted({"G1", "G2", "G3", "G4", "G5", "G6", "G7", "A5"}))
     assert {row.id for row in rows if not row.passed} == fails
     assert not json.loads(validate.to_json(rows))["passed"]

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import mcloop
-from mcloop import correctors, exact, regimes, verdicts
+from mcloop import correctors, exact, regimes
+from mcloop.certificates import verdict
+from mcloop.certificates.stability import matrices
 from mcloop.cli import main
 from mcloop.data.toys import two_moons
-from mcloop.models.toy import toy_model
-from mcloop.neural import last_states, train
-from mcloop.theory.stability import matrices
-from mcloop.training import training
+from mcloop.drivers.train import last_states, train
+from mcloop.models.training import training
+from mcloop.studies.toys import toy_model
 
 KEY = jax.random.key(0)
 
@@ -131,6 +132,6 @@ def test_bad_input_is_one_sentence(arguments, said, capsys):
 def test_matrices_of_a_loop_are_those_of_its_data():
     loop = mcloop.make_loop(exact.gaussian(d=1, n=500), regimes.augment(1.0))
     state = loop.init(KEY)
-    m = matrices(verdicts.problem_of(loop, state, KEY))
+    m = matrices(verdict.problem_of(loop, state, KEY))
     scale = float(state.params.root[0, 0])
     assert m.n == pytest.approx(np.diag([2.0, 1 / scale**2]), rel=1e-3, abs=1e-3)  # log scale, then mean

@@ -9,9 +9,8 @@ Expected: n = 10, d = 1: mean log trace ratio falls by psi(4.5) - log(4.5) = -.1
 
 import numpy as np
 
-from mcloop import exact, make_loop, regimes
+from mcloop import exact, laws, make_loop, regimes
 from mcloop.experiment import Experiment, Size
-from mcloop.theory import laws
 
 
 def make(n, d=1):

@@ -16,8 +16,8 @@ import numpy as np
 from mcloop import make_loop, regimes
 from mcloop.data.toys import eight_gaussians
 from mcloop.experiment import Experiment, Size
-from mcloop.models.toy import FAMILIES, annotate, toy_model
-from mcloop.training import cosine, training
+from mcloop.models.training import cosine, training
+from mcloop.studies.toys import FAMILIES, annotate, toy_model
 
 TOY = eight_gaussians()
 

@@ -16,8 +16,8 @@ import numpy as np
 from mcloop import make_loop, regimes
 from mcloop.data.toys import two_moons
 from mcloop.experiment import Experiment, Size
-from mcloop.models.toy import FAMILIES, annotate, toy_model
-from mcloop.training import cosine, training
+from mcloop.models.training import cosine, training
+from mcloop.studies.toys import FAMILIES, annotate, toy_model
 
 TOY = two_moons()
 

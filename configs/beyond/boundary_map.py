@@ -10,8 +10,8 @@ Expected: the measured growth 1 lies on the dashed line of theory; the signs agr
 import numpy as np
 
 from mcloop import correctors, exact, make_loop, regimes
+from mcloop.certificates.boundary import draw_map, growth, twins
 from mcloop.experiment import Experiment, Size
-from mcloop.theory.boundary import draw_map, growth, twins
 
 
 def make(lam, temperature, n=10**6, d=1):

@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 
 from mcloop import correctors, exact, make_loop, regimes
+from mcloop.certificates.boundary import boundary, growth, twins
 from mcloop.experiment import Experiment, Size
-from mcloop.theory.boundary import boundary, growth, twins
-from mcloop.theory.laws import spread_safe_lam
+from mcloop.laws import spread_safe_lam
 
 RANGE = (0.05, 50.0)  # of lam, for the search
 

@@ -12,16 +12,16 @@ from functools import cache
 
 import jax
 
-from mcloop import certified
+from mcloop.certificates.certificate import certificate
 from mcloop.data.toys import two_moons
 from mcloop.experiment import Experiment, Size
-from mcloop.minimised import minimised, optimum, population
 from mcloop.models.diffusion import diffusion
+from mcloop.models.optimum import minimised, optimum, population
 from mcloop.models.processes import edm
 from mcloop.models.samplers import heun
 from mcloop.nets.features import random_features
 from mcloop.nets.network import Variables
-from mcloop.theory.certificate import certificate
+from mcloop.studies import certificates
 
 LAMS = [0.25, 0.5, 1.0, 2.0]
 TOY = two_moons()
@@ -66,12 +66,12 @@ def problem():
 @cache
 def table():
     with jax.ensure_compile_time_eval():
-        return certified.tabulate(problem(), LAMS)
+        return certificates.tabulate(problem(), LAMS)
 
 
 def make(lam, n=1000, most=2000):
     fit = {"capacity": most, "ridge": 0.0, "steps": 2}
-    return certified.loop(minimised("diffusion", start(), best(), risk, draw, TOY, n, **fit), table(), lam, step=0.02)
+    return certificates.loop(minimised("diffusion", start(), best(), risk, draw, TOY, n, **fit), table(), lam, step=0.02)
 
 
 experiment = Experiment(
@@ -83,12 +83,12 @@ experiment = Experiment(
         "paper": Size(10_000, 8, options={"n": 5000, "most": 10_000}),
     },
     measure=("gap",),
-    law=lambda g, lam: certified.law(table(), g, lam),
-    figure=lambda ds, experiment: certified.figure(
+    law=lambda g, lam: certificates.law(table(), g, lam),
+    figure=lambda ds, experiment: certificates.figure(
         ds, experiment, "A diffusion model and its sampler: the certificate against its loops"
     ),
-    notes=lambda ds: certified.notes(ds, experiment),
-    annotate=lambda ds, options: certified.annotate(ds, table()),
+    notes=lambda ds: certificates.notes(ds, experiment),
+    annotate=lambda ds, options: certificates.annotate(ds, table()),
     worse="",
     certify=lambda lam: certificate(problem(), lam),
     block=(1, 25),

@@ -13,12 +13,12 @@ from typing import Any
 
 import jax
 
-from mcloop import certified
+from mcloop.certificates.certificate import certificate
 from mcloop.data.toys import two_moons
 from mcloop.experiment import Experiment, Size
-from mcloop.minimised import minimised, optimum, population
 from mcloop.models.flow import normalizing_flow
-from mcloop.theory.certificate import certificate
+from mcloop.models.optimum import minimised, optimum, population
+from mcloop.studies import certificates
 
 LAMS = [0.5, 1.0, 2.0]
 TOY = two_moons()
@@ -54,12 +54,14 @@ def problem():
 @cache
 def table():
     with jax.ensure_compile_time_eval():
-        return certified.tabulate(problem(), LAMS, damping=RIDGE)
+        return certificates.tabulate(problem(), LAMS, damping=RIDGE)
 
 
 def make(lam, n=1500, most=3000):
     fit = {"capacity": most, "ridge": RIDGE, "steps": 3, "likelihood": True}
-    return certified.loop(minimised("affine flow", start().params, best(), risk, draw, TOY, n, **fit), table(), lam, step=0.1)
+    return certificates.loop(
+        minimised("affine flow", start().params, best(), risk, draw, TOY, n, **fit), table(), lam, step=0.1
+    )
 
 
 experiment = Experiment(
@@ -71,12 +73,12 @@ experiment = Experiment(
         "paper": Size(10_000, 6, options={"n": 5000, "most": 10_000}),
     },
     measure=("gap",),
-    law=lambda g, lam: certified.law(table(), g, lam),
-    figure=lambda ds, experiment: certified.figure(
+    law=lambda g, lam: certificates.law(table(), g, lam),
+    figure=lambda ds, experiment: certificates.figure(
         ds, experiment, "A normalizing flow on two moons: the certificate against its loops"
     ),
-    notes=lambda ds: certified.notes(ds, experiment),
-    annotate=lambda ds, options: certified.annotate(ds, table()),
+    notes=lambda ds: certificates.notes(ds, experiment),
+    annotate=lambda ds, options: certificates.annotate(ds, table()),
     worse="",
     certify=lambda lam: certificate(problem(), lam, damping=RIDGE),
     block=(1, 25),

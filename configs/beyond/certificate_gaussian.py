@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
 
-from mcloop import certified, exact
+from mcloop import exact
+from mcloop.certificates.certificate import certificate
+from mcloop.certificates.stability import Weighted, likelihood
 from mcloop.exact.gaussian import Statistics
 from mcloop.experiment import Experiment, Size
-from mcloop.theory.certificate import certificate
-from mcloop.theory.stability import Weighted, likelihood
+from mcloop.studies import certificates
 
 LAMS = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 20.0]
 
@@ -48,11 +49,11 @@ def problem():
 @cache
 def table():
     with jax.ensure_compile_time_eval():
-        return certified.tabulate(problem(), LAMS)
+        return certificates.tabulate(problem(), LAMS)
 
 
 def make(lam, n=1000):
-    return certified.loop(exact.gaussian(d=2, n=n), table(), lam, step=0.05)
+    return certificates.loop(exact.gaussian(d=2, n=n), table(), lam, step=0.05)
 
 
 experiment = Experiment(
@@ -60,10 +61,10 @@ experiment = Experiment(
     grid={"lam": LAMS},
     sizes={"tiny": Size(200, 4, {"lam": [0.5, 5.0]}), "small": Size(10_000, 6), "paper": Size(100_000, 11)},
     measure=("gap",),
-    law=lambda g, lam: certified.law(table(), g, lam),
-    figure=lambda ds, experiment: certified.figure(ds, experiment, "A Gaussian: the certificate against its loops"),
-    notes=lambda ds: certified.notes(ds, experiment),
-    annotate=lambda ds, options: certified.annotate(ds, table()),
+    law=lambda g, lam: certificates.law(table(), g, lam),
+    figure=lambda ds, experiment: certificates.figure(ds, experiment, "A Gaussian: the certificate against its loops"),
+    notes=lambda ds: certificates.notes(ds, experiment),
+    annotate=lambda ds, options: certificates.annotate(ds, table()),
     worse="",
     certify=lambda lam: certificate(problem(), lam),
 )

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from mcloop import certified, exact
+from mcloop import exact
+from mcloop.certificates.certificate import certificate
+from mcloop.certificates.stability import Weighted, likelihood
 from mcloop.exact.student_t import Mixture, StudentT, log_prob
 from mcloop.experiment import Experiment, Size
-from mcloop.theory.certificate import certificate
-from mcloop.theory.stability import Weighted, likelihood
+from mcloop.studies import certificates
 
 LAMS = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0]
 NU = 5.0
@@ -46,11 +47,11 @@ def problem():
 @cache
 def table():
     with jax.ensure_compile_time_eval():
-        return certified.tabulate(problem(), LAMS)
+        return certificates.tabulate(problem(), LAMS)
 
 
 def make(lam, n=1000, most=5000):
-    return certified.loop(exact.student_t(n, NU, HUMPS, capacity=most), table(), lam, step=0.05)
+    return certificates.loop(exact.student_t(n, NU, HUMPS, capacity=most), table(), lam, step=0.05)
 
 
 experiment = Experiment(
@@ -62,12 +63,12 @@ experiment = Experiment(
         "paper": Size(10_000, 8, options={"n": 2000, "most": 10_000}),
     },
     measure=("gap",),
-    law=lambda g, lam: certified.law(table(), g, lam),
-    figure=lambda ds, experiment: certified.figure(
+    law=lambda g, lam: certificates.law(table(), g, lam),
+    figure=lambda ds, experiment: certificates.figure(
         ds, experiment, "A Student-t on data with two humps: misspecified, and stable"
     ),
-    notes=lambda ds: certified.notes(ds, experiment),
-    annotate=lambda ds, options: certified.annotate(ds, table()),
+    notes=lambda ds: certificates.notes(ds, experiment),
+    annotate=lambda ds, options: certificates.annotate(ds, table()),
     worse="",
     certify=lambda lam: certificate(problem(), lam),
 )

@@ -21,16 +21,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mcloop import decompose, make_loop, random, regimes
+from mcloop import make_loop, random, regimes
 from mcloop.data.toys import two_moons
 from mcloop.experiment import Experiment, Size
-from mcloop.memory import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.metrics.mmd import mmd2, self_term
 from mcloop.models.diffusion import diffusion
 from mcloop.models.processes import edm
 from mcloop.models.samplers import heun
 from mcloop.nets.features import random_features
 from mcloop.nets.network import Variables
+from mcloop.report import decompose
 from mcloop.types import Model
 
 TOY = two_moons()

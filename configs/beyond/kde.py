@@ -7,9 +7,8 @@ Minutes: tiny 0.3, small 1.5, paper 6
 Expected: h = .3, generation 30: 3.7 under replace, 1.36 under accumulate
 """
 
-from mcloop import exact, make_loop, regimes
+from mcloop import exact, laws, make_loop, regimes
 from mcloop.experiment import Experiment, Size
-from mcloop.theory import laws
 
 REGIMES = {"replace": (regimes.replace(), "K1"), "accumulate": (regimes.accumulate(), "K2")}
 

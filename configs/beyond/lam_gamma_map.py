@@ -9,9 +9,9 @@ Expected: relative error 1.33 at lam 1, gamma 0; the dashed line, where syntheti
 
 import numpy as np
 
-from mcloop import correctors, exact, make_loop, plots, regimes
+from mcloop import correctors, exact, laws, make_loop, regimes
 from mcloop.experiment import Experiment, Size
-from mcloop.theory import laws
+from mcloop.report import plots
 
 
 def make(lam, gamma, n=100, d=1):

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mcloop import exact, make_loop, plots, regimes, report
+from mcloop import exact, make_loop, regimes
 from mcloop.data.tables import default_table, load_table, split_target, standardise
 from mcloop.experiment import Experiment, Size
+from mcloop.report import plots, story
 
 REGIMES = {
     "replace": lambda lam: regimes.replace(),
@@ -94,7 +95,7 @@ def figure(ds, experiment):
     wanted = []
     for family, (name, heading) in HEADLINE.items():
         if family in ds["family"].values and name in ds:
-            wanted.append((list(report.cells(ds.sel(family=[family]), experiment)), name, heading))
+            wanted.append((list(story.cells(ds.sel(family=[family]), experiment)), name, heading))
     strip = {f"{family}, " for family in HEADLINE}
     wanted = [([c._replace(label=_without(c.label, strip)) for c in shown], n, h) for shown, n, h in wanted]
     return {"families": plots.panels(ds, wanted, f"Retrained on its own samples: {ds.attrs.get('data', '')}")}

@@ -15,13 +15,14 @@ from functools import cache
 
 import optax
 
-from mcloop import curation, make_loop, regimes
+from mcloop import make_loop, regimes
+from mcloop.correctors import curation
 from mcloop.data.grammar import story_grammar
 from mcloop.experiment import Experiment, Size
-from mcloop.models.stories import teller, told
+from mcloop.laws import unsaid
+from mcloop.models.training import Budget, cosine, training
 from mcloop.nets.transformer import Shape
-from mcloop.theory.laws import unsaid
-from mcloop.training import Budget, cosine, training
+from mcloop.studies.story_models import teller, told
 
 REGIMES = {
     "replace": regimes.replace(),
@@ -57,7 +58,7 @@ def family(count, things, layers=4, width=256, heads=4, steps=4000, batch=32, ra
 
 def law(g, arm, count=2000, things=300):
     """The share of things that are lacking from as many stories as there are real ones, if a model told of each as often as
-    its training stories do (derived in `theory.laws.unsaid`); a network need not.
+    its training stories do (derived in `laws.unsaid`); a network need not.
     """
     return {"rare_lost": unsaid(g, p=story_grammar(int(things)).shares, N=count, regime=arm)} if arm in REGIMES else {}
 

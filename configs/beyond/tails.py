@@ -9,9 +9,8 @@ Expected: 1,000 words, exponent 1, 10,000 tokens, generation 50: 30 % of real te
 
 import numpy as np
 
-from mcloop import exact, make_loop, regimes
+from mcloop import exact, laws, make_loop, regimes
 from mcloop.experiment import Experiment, Size
-from mcloop.theory import laws
 
 REGIMES = {
     "replace": regimes.replace(),

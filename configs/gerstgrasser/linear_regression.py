@@ -7,9 +7,8 @@ Minutes: tiny 0.3, small 1, paper 10
 Expected: d = 10, T = 100, sigma 1, generation 100: 11.2 under replace, .184 under accumulate
 """
 
-from mcloop import exact, make_loop, regimes
+from mcloop import exact, laws, make_loop, regimes
 from mcloop.experiment import Experiment, Size
-from mcloop.theory import laws
 
 REGIMES = {"replace": (regimes.replace(), "L1"), "accumulate": (regimes.accumulate(), "L2")}
 

@@ -7,9 +7,8 @@ Minutes: tiny 0.2, small 0.4, paper 2
 Expected: n = 20: E trace ratio at generation 100 is .006 replace, .77 replace-multiple, .92 accumulate
 """
 
-from mcloop import exact, make_loop, regimes
+from mcloop import exact, laws, make_loop, regimes
 from mcloop.experiment import Experiment, Size
-from mcloop.theory import laws
 
 REGIMES = {
     "replace": regimes.replace(),

@@ -10,7 +10,7 @@ Expected: in the paper, cross-entropy at fits 1 and 4 of replace and accumulate 
 """
 
 from mcloop.nets.transformer import GPT2_9M
-from mcloop.telling import SMALL, study
+from mcloop.studies.tinystories import SMALL, study
 
 ABLATIONS = {
     "the study": {},

@@ -10,7 +10,7 @@ Expected: in the paper, cross-entropy on real text is 1.82 at the first fit; at 
 """
 
 from mcloop.nets.transformer import GPT2_9M
-from mcloop.telling import SMALL, study
+from mcloop.studies.tinystories import SMALL, study
 
 # cross-entropy in nats a token, by fit
 PUBLISHED = {

@@ -8,7 +8,7 @@ Expected: in the paper, cross-entropy on real text is 1.71 at the first fit; at 
 """
 
 from mcloop.nets.transformer import LLAMA2_126M
-from mcloop.telling import SMALL, study
+from mcloop.studies.tinystories import SMALL, study
 
 # cross-entropy in nats a token, by fit
 PUBLISHED = {"replace": {1: 1.71, 4: 2.23}, "accumulate": {1: 1.71, 4: 1.59}}

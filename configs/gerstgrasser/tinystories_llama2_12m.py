@@ -8,7 +8,7 @@ Expected: in the paper, cross-entropy on real text is 2.06 at the first fit; at 
 """
 
 from mcloop.nets.transformer import LLAMA2_12M
-from mcloop.telling import SMALL, study
+from mcloop.studies.tinystories import SMALL, study
 
 # cross-entropy in nats a token, by fit
 PUBLISHED = {"replace": {1: 2.06, 4: 2.72}, "accumulate": {1: 2.06, 4: 1.94}}

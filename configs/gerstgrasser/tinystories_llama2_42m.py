@@ -8,7 +8,7 @@ Expected: in the paper, cross-entropy on real text is 1.90 at the first fit; at 
 """
 
 from mcloop.nets.transformer import LLAMA2_42M
-from mcloop.telling import SMALL, study
+from mcloop.studies.tinystories import SMALL, study
 
 # cross-entropy in nats a token, by fit
 PUBLISHED = {"replace": {1: 1.90, 4: 2.52}, "accumulate": {1: 1.90, 4: 1.76}}

@@ -9,9 +9,8 @@ Expected: stationary RMS W2, lam .5, n 50: gamma 0 .2965, .1 .2843, .3 .2714, 1 
 
 import numpy as np
 
-from mcloop import correctors, exact, make_loop, regimes
+from mcloop import correctors, exact, laws, make_loop, regimes
 from mcloop.experiment import Experiment, Size
-from mcloop.theory import laws
 
 STATIONARY = {0.0: 0.2965, 0.1: 0.2843, 0.3: 0.2714, 1.0: 0.2467, 2.0: 0.2349, 5.0: 0.2252}
 

@@ -7,8 +7,8 @@ Minutes: tiny 0.4, small 1.5, paper 5
 Expected: W2 at script steps 50, 100, 500: gamma 0 .445 .491 .581; .1 .348 .365 .408; 1 .130 .139 .133; 5 .075 .062 .045
 """
 
-from mcloop.exact.released import gillman_toy
 from mcloop.experiment import Experiment, Size
+from mcloop.studies.gillman_toy import gillman_toy
 
 
 def make(gamma, n=50, lam=0.5):

@@ -16,17 +16,17 @@ import jax
 import numpy as np
 
 from mcloop import correctors, make_loop, regimes
-from mcloop.centroids import move
+from mcloop.correctors.nearest_centroid import move
 from mcloop.data.images import load
 from mcloop.experiment import Experiment, Size
-from mcloop.hosted import hosted, images
 from mcloop.metrics.features import lenet_features, pixels_features
 from mcloop.metrics.panel import image_panel
 from mcloop.models.diffusion import diffusion
+from mcloop.models.hosted import hosted, images
 from mcloop.models.processes import ddpm
 from mcloop.models.samplers import ancestral, ddim
+from mcloop.models.training import Budget, compute_dtype, linear, training
 from mcloop.nets.unet import context_unet
-from mcloop.training import Budget, compute_dtype, linear, training
 
 ARMS = ("baseline", "iterative fine-tuning", "with self-correction")
 

@@ -9,9 +9,8 @@ Expected: published trace ratios, n = 10, generation 50: .0033 replace, .877 acc
 
 import numpy as np
 
-from mcloop import exact, make_loop, regimes
+from mcloop import exact, laws, make_loop, regimes
 from mcloop.experiment import Experiment, Size
-from mcloop.theory import laws
 
 REGIMES = {
     "replace": regimes.replace(),

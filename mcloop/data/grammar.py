@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mcloop.data._plots import PLOTS, Beat
-from mcloop.data._words import BOYS, GIRLS, MOST, SLOTS, thing_words
+from mcloop.data.story_plots import PLOTS, Beat
+from mcloop.data.words import BOYS, GIRLS, MOST, SLOTS, thing_words
 from mcloop.errors import InputError
 
 _PIECE = re.compile(r"\{\w+(?:\.\w+)?\}|[\w-]+|[.,!?\"]")
@@ -90,7 +90,7 @@ def story_grammar(things: int = 600, exponent: float = 1.0) -> Grammar:
     Six plots of English written for this library, 62 to 127 words a story, so that a context of 128 holds it and its end;
     names, places, feelings and so on have uneven probabilities, and the thing, which every story has, follows Zipf's law:
     p_i is proportional to i^-exponent. Hundreds of things are thus as rare as the laws of lost words need (D4 and Z1 of
-    `mcloop.theory.laws`).
+    `mcloop.laws`).
 
     Args:
         things: words of the long-tailed slot.

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcloop import counts as variates
 from mcloop import random
 from mcloop.exact import reading
-from mcloop.memory import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, rows, rows_memory
+from mcloop.random import counts as variates
 from mcloop.regimes import check, known
 from mcloop.types import InputError, Memory, Model, Objective, additive
 

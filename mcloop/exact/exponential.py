@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcloop import counts, random
+from mcloop import random
 from mcloop.exact import means, reading
-from mcloop.memory import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, rows, rows_memory
+from mcloop.random import counts
 from mcloop.regimes import check, known
 from mcloop.types import InputError, Model
 

@@ -11,7 +11,7 @@ import numpy as np
 from mcloop import random
 from mcloop.exact import factors, reading
 from mcloop.exact.design import NOISE, Setting, copies, measure, need_noise, read_table
-from mcloop.memory import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.regimes import known
 from mcloop.types import InputError, Memory, Model, additive
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mcloop import random
 from mcloop.exact import factors, reading
-from mcloop.memory import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.regimes import check
 from mcloop.types import InputError, Model
 

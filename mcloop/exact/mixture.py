@@ -11,7 +11,7 @@ from jax import lax
 
 from mcloop import random
 from mcloop.exact import reading
-from mcloop.memory import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.regimes import check
 from mcloop.types import InputError, Model
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from mcloop.errors import InputError
-from mcloop.metrics._base import Estimate, features, permutation, whole
+from mcloop.metrics.estimate import Estimate, features, permutation, whole
 
 
 def diversity(x, key=None, pairs: int | None = None) -> Estimate:

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mcloop.chunks import ChunkStore, one_line
 from mcloop.data.images import Images
 from mcloop.errors import InputError
-from mcloop.metrics._base import whole
+from mcloop.metrics.estimate import whole
 from mcloop.nets.lenet import lenet
 from mcloop.nets.network import Variables
+from mcloop.storage.chunks import ChunkStore, one_line
 
 _VERSION = 1  # of the training below: another one makes kept networks strangers
 _BATCH = 128

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from mcloop.errors import InputError
-from mcloop.metrics._base import features, pair, permutation, whole
+from mcloop.metrics.estimate import features, pair, permutation, whole
 
 
 def frechet_distance(a, b) -> float:

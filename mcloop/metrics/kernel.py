@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from mcloop.metrics._base import Estimate, pair, permutation, whole
+from mcloop.metrics.estimate import Estimate, pair, permutation, whole
 
 
 def kid(a, b, blocks: int = 10, key=None) -> Estimate:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mcloop.errors import InputError
-from mcloop.metrics._base import pair, whole
-from mcloop.metrics._ngrams import distinct, flat, grams, ngram_features, pieces
+from mcloop.metrics.estimate import pair, whole
 from mcloop.metrics.frechet import frechet_distance
+from mcloop.metrics.ngrams import distinct, flat, grams, ngram_features, pieces
 from mcloop.metrics.panel import Panel
 
 _BINS = {"1": (1, 1), "2": (2, 2), "3-5": (3, 5), "6-10": (6, 10), "> 10": (11, np.inf)}

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop.errors import InputError
-from mcloop.hosted import Codec
 from mcloop.models.decoding import decoder
+from mcloop.models.hosted import Codec
 from mcloop.models.likelihood import token_losses, weighted_loss
 from mcloop.nets.transformer import Shape, transformer
 from mcloop.types import Learner

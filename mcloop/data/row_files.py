@@ -1,0 +1,78 @@
+"""Rows of tokens on disk: written a block at a time, checked when they are found again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcloop.data.packing import KIND
+from mcloop.data.sealed import unseal
+from mcloop.storage.chunks import one_line, show
+
+
+def recorded(path: Path, files: Callable[[str], Path]) -> dict[str, Any] | None:
+    """What a sealed record says of rows that were written before, or None where there are none; damage is a warning, and None.
+
+    Args:
+        path: the record: part -> what is known of it, the SHA-256 of its file under "sha256".
+        files: part -> its file.
+    """
+    try:
+        record = unseal(path.read_bytes())
+        for part, known in record.items():
+            if sha256(files(part)) != known["sha256"]:
+                raise ValueError(f"the checksum of its {part} rows differs")
+        return record
+    except (OSError, ValueError, KeyError) as error:
+        if path.exists():
+            why = f"the corpus {path.stem!r} in {show(path.parent)} is damaged ({one_line(error)}) and will be packed again"
+            warnings.warn(why, stacklevel=3)
+        return None
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_rows(path: Path, blocks: Iterable[np.ndarray], length: int, check: Callable[[], None]) -> None:
+    """Writes blocks of rows to a `.npy`, whole or not at all, with one block in memory at a time.
+
+    Args:
+        check: called when the last block is written; whatever it raises leaves no file.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, ...
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    rows = 0
+    try:
+        with open(partial, "xb") as file:
+            _header(file, 0, length)
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, KIND))
+                rows += len(block)
+            check()
+            file.seek(0)
+            _header(file, rows, length)  # as long as the first: a header has room for any number of rows
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _header(file, rows: int, length: int) -> None:
+    described = {"descr": np.lib.format.dtype_to_descr(KIND), "fortran_order": False, "shape": (rows, length)}
+    np.lib.format.write_array_header_1_0(file, described)

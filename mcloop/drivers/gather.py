@@ -1,0 +1,47 @@
+"""What every unit of a neural run has seen, gathered into one Dataset."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from mcloop.drivers.sweep import is_number
+
+
+def assemble(plans, results, axes, cells: int, seeds: int, generations: int, loops, attributes, remarks):
+    """The Dataset of a run: scalars by cell, seed and generation; pictures by cell and generation."""
+    lead = tuple(len(v) for v in axes.values())
+    labels = {n: [x if is_number(x) else str(x) for x in v] for n, v in axes.items()}
+    scalars: dict[str, np.ndarray] = {}
+    pictures: dict[str, np.ndarray] = {}
+    for plan, infos in zip(plans, results, strict=True):
+        for c, s in itertools.product(range(cells), range(seeds)):
+            if (place := plan.place(c, s)) is None:
+                continue
+            for t, info in enumerate(infos):
+                for name, leaf in info.items():
+                    value = leaf[place] if place else leaf
+                    if value.ndim == 0:
+                        scalars.setdefault(name, np.full((cells, seeds, generations), np.nan, np.float32))[c, s, t] = value
+                    elif s == 0:
+                        shape = (cells, generations, *value.shape)
+                        pictures.setdefault(name, np.zeros(shape, value.dtype))[c, t] = value
+    estimators = "; ".join(dict.fromkeys(loop.model.estimator for loop in loops if loop.model.estimator))
+    steps = {"generation": np.arange(1, generations + 1)}
+    attributes = {"sample_count": seeds, "estimator": estimators, **attributes}
+    if remarks:
+        attributes["remarks"] = [*attributes.get("remarks", []), *remarks]
+    shaped = {n: x.reshape(lead + (seeds, generations)) for n, x in scalars.items()}
+    ds = results.assemble(shaped, {**labels, "seed": np.arange(seeds), **steps}, attributes)
+    for name, x in pictures.items():
+        inner, kind = _inner(x)
+        ds[name] = ((*axes, "generation", *inner), x.reshape(lead + x.shape[1:]), kind)
+    return ds
+
+
+def _inner(x: np.ndarray) -> tuple[tuple[str, ...], dict]:
+    """The dimensions of one thing that is looked at, and the attributes that say what it is; x is (cells, generations, ...)."""
+    if x.ndim == 4 and x.dtype == np.uint8:
+        return ("story", "byte"), {"text": 1, "long_name": "sample stories, UTF-8"}
+    return (("image", "y", "x"), {"picture": "images"}) if x.ndim == 5 else (("y", "x"), {"picture": "density"})

@@ -1,0 +1,210 @@
+"""Grids of loops: named axes x seeds as one compiled program, in blocks, over all devices, resumable; an xarray.Dataset out."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mcloop import results
+from mcloop.drivers import reduce as reductions
+from mcloop.drivers.blocks import Plan, run_plans
+from mcloop.drivers.scan import check_generations
+from mcloop.types import InputError, Loop
+
+_BLOCK_BYTES = 2**29  # what one block may hold on a CPU; a quarter of the memory elsewhere
+_CPU_CELLS = 2**14  # larger blocks leave the cache, smaller ones leave the vector units idle
+
+
+def sweep(
+    make: Callable[..., Loop],
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    seeds: int = 100,
+    generations: int = 100,
+    *,
+    real: Any = None,
+    seed: int = 0,
+    variables: Sequence[str] | None = None,
+    reduce: Sequence[str] | str | None = None,
+    static: Sequence[str] = ("regime", "family", "d", "k"),
+    folder: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    block: tuple[int, int] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+):
+    """Run a loop over the product of named axes and over seeds.
+
+    A seed is the same random numbers in every cell (common random numbers), whatever the grid, the blocks or the devices:
+    differences between cells are seen with less noise, and a cell can be run again alone.
+
+    Args:
+        make: keyword arguments, one for each axis -> Loop. Called inside the compiled program: numbers arrive traced.
+        grid: axis -> values. Numbers are traced (one compilation for all of them), but for the axes named in `static`;
+            those and anything that is not a number are compiled one value at a time.
+        seeds: replicas of every cell.
+        generations: fits; generation 1 is the fit on real data.
+        real: what every loop starts from (see `make_loop`).
+        seed: root of all randomness.
+        variables: which measures to keep; default all. The rest is not even computed.
+        reduce: statistics over seeds in place of the seeds (`mean`, `sem`, `median`, `q05`, `mean_log`, ...), computed on
+            the device at every generation.
+        folder: where finished blocks are kept; the same sweep goes on from there after an interruption.
+        progress: show a progress bar on standard error.
+        block: (grid points, seeds) that run at once; default what fits.
+
+    Returns:
+        xarray.Dataset with dimensions (*grid, seed or statistic, generation).
+
+    Raises:
+        InputError: before anything runs, for an axis that `make` does not take, a value that is not allowed, ...
+    """
+    check_generations(generations)
+    check_seeds(seeds, seed)
+    if block is not None and min(block) < 1:
+        raise InputError(f"block must be (grid points, seeds), both >= 1, not {block}.")
+    variables = (variables,) if isinstance(variables, str) else variables
+    axes = {name: read_axis(name, values) for name, values in dict(grid or {}).items()}
+    check_axes(make, axes)
+    statistics = () if reduce is None else reductions.check_statistics(reduce)
+    fixed_axes = {n: v for n, v in axes.items() if n in static or not all(is_number(x) for x in v)}
+    traced_axes = {n: v for n, v in axes.items() if n not in fixed_axes}
+    mesh = list(itertools.product(*traced_axes.values()))
+    flat = {n: np.asarray([p[i] for p in mesh], np.float32) for i, n in enumerate(traced_axes)}
+
+    plans = []
+    for combination in itertools.product(*fixed_axes.values()):
+        fixed = dict(zip(fixed_axes, combination, strict=True))
+        found = _rehearse(make, fixed, traced_axes, real, generations, variables)
+        shape = (len(mesh), seeds, generations, real, seed, found, statistics)
+        plans.append(_lay_out(make, fixed, flat, *shape, block))
+    names = tuple(dict.fromkeys(itertools.chain.from_iterable(p.variables for p in plans)))
+    if missing := sorted(set(variables or ()) - set(names)):
+        raise InputError(f"variables must be measured by some family, not {missing[0]!r}; found are {', '.join(names)}.")
+    _check_memory(plans, names)
+
+    parts = run_plans(plans, folder, progress)
+    lead = tuple(len(v) for v in fixed_axes.values()) + tuple(len(v) for v in traced_axes.values())
+    inner = (len(statistics) if statistics else seeds, generations)
+    hollow = np.full((len(mesh), *inner), np.nan, np.float32)
+    values = {n: np.stack([part.get(n, hollow) for part in parts]).reshape(lead + inner) for n in names}
+    last = {"statistic": list(statistics)} if statistics else {"seed": np.arange(seeds)}
+    order = {**fixed_axes, **traced_axes}
+    labels = {n: [str(x) if not is_number(x) else x for x in v] for n, v in order.items()}
+    ds = results.assemble(
+        values,
+        {**labels, **last, "generation": np.arange(1, generations + 1)},
+        {"seed": seed, "sample_count": seeds, "estimator": _estimators(plans), **(attributes or {})},
+    )
+    return ds.transpose(*axes, ...)
+
+
+def check_seeds(seeds, seed) -> None:
+    """Raise InputError unless `seeds` is a whole number >= 1 and `seed` a whole number."""
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise InputError(f"seeds must be a whole number >= 1, not {seeds!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise InputError(f"seed must be a whole number, not {seed!r}.")
+
+
+def is_number(x) -> bool:
+    """Whether an axis value can be traced."""
+    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
+
+
+def read_axis(name: str, values) -> list[Any]:
+    """The values of an axis as a list of plain Python values, all different."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        values = [values]
+    values = [v.item() if isinstance(v, (np.generic, jax.Array)) else v for v in values]
+    if not values:
+        raise InputError(f"axis {name!r} must have at least one value, not none.")
+    if len({float(v) if is_number(v) else str(v) for v in values}) < len(values):
+        raise InputError(f"axis {name!r} must have different values, not {values}.")
+    return values
+
+
+def check_axes(make, axes) -> None:
+    """Raise InputError unless `make` takes every axis, and every argument that it needs is an axis."""
+    parameters = inspect.signature(make).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in axes:
+        if name not in parameters:
+            allowed = ", ".join(parameters) or "none"
+            raise InputError(f"axis {name!r} is not one that this loop takes; its axes are {allowed}.")
+    for name, p in parameters.items():
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in axes:
+            raise InputError(f"grid must have an axis {name!r}, which this loop needs; it has {', '.join(axes) or 'none'}.")
+
+
+def _rehearse(make, fixed, traced_axes, real, generations, variables) -> tuple[str, ...]:
+    """Build a loop at every value of every axis, so that a bad one is refused before anything runs; the variables kept."""
+    first = {name: values[0] for name, values in traced_axes.items()}
+    trials = [first] + [{**first, name: value} for name, values in traced_axes.items() for value in values[1:]]
+    for trial in trials:
+        loop = make(**fixed, **trial)
+        if not isinstance(loop, Loop):
+            raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
+        if trial is first:
+            info = jax.eval_shape(lambda k, one=loop: _one_step(one, k, real, generations), jax.random.key(0))
+        elif loop.model.capacity is not None:
+            jax.eval_shape(lambda k, one=loop: one.init(k, real, generations), jax.random.key(0))
+    kept = tuple(info) if variables is None else tuple(v for v in variables if v in info)
+    if not kept:
+        raise InputError(f"variables must name some of {', '.join(info)}, not {list(variables or ())}.")
+    return kept
+
+
+def _one_step(loop, key, real, generations):
+    return loop.generation(key, loop.init(key, real, generations))[1]
+
+
+def _lay_out(make, fixed, flat, points, seeds, generations, real, seed, variables, statistics, block) -> Plan:
+    """Choose the block: as many seeds, then grid points, as fit the budget; all the seeds where order statistics need them."""
+    devices = tuple(jax.devices())
+    loop = make(**fixed, **{n: float(v[0]) for n, v in flat.items()})
+    state = jax.eval_shape(lambda k: loop.init(k, real, generations), jax.random.key(0))
+    state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state.params, state.pool, state.real)))
+    kept = 1 if statistics else generations
+    cell_bytes = 6 * state_bytes + 4 * len(variables) * kept + 64
+    budget, most = _BLOCK_BYTES, _CPU_CELLS
+    if devices[0].platform != "cpu":
+        budget, most = (devices[0].memory_stats() or {}).get("bytes_limit", 2**33) // 4, 2**21
+    cells = max(1, min(most, budget // cell_bytes)) * len(devices)
+    whole = reductions.needs_all_seeds(statistics)
+    if block is not None:
+        block_points, block_seeds = min(block[0], points), min(block[1], seeds)
+    elif whole:
+        block_points, block_seeds = max(1, min(points, cells // seeds)), seeds
+    else:
+        block_seeds = min(seeds, cells)
+        block_points = max(1, min(points, cells // block_seeds))
+    if whole and block_seeds < seeds:
+        raise InputError(f"block must hold all {seeds} seeds for a median or a quantile, not {block_seeds}.")
+    block_seeds = -(-block_seeds // len(devices)) * len(devices)
+    shape = (make, fixed, flat, points, seeds, generations, real, seed, variables, statistics)
+    return Plan(*shape, block_points, block_seeds, devices)
+
+
+def _check_memory(plans, names) -> None:
+    kept = [len(p.statistics) or p.seeds for p in plans]
+    wanted = sum(p.points * k * p.generations * 4 * len(names) for p, k in zip(plans, kept, strict=True))
+    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
+    if wanted > room // 2:
+        raise InputError(
+            f"seeds must be fewer, or reduced: keeping every one of {plans[0].seeds} needs {wanted / 2**30:.0f} GiB of "
+            f"{room / 2**30:.0f}; pass reduce=('mean', 'sem', 'median') or fewer variables."
+        )
+
+
+def _estimators(plans) -> str:
+    found = []
+    for plan in plans:
+        model = plan.make(**plan.fixed, **{n: float(v[0]) for n, v in plan.traced.items()}).model
+        found.append(f"{model.name}: {model.estimator}" if model.estimator else model.name)
+    return "; ".join(dict.fromkeys(found))

@@ -1,0 +1,5 @@
+"""What a config file declares, and how it is run into a folder."""
+
+from mcloop.experiment.config import Experiment, Size
+
+__all__ = ["Experiment", "Size"]

@@ -1,0 +1,243 @@
+"""What a config file declares, how it is found, and how it is run into a folder."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mcloop.errors import InputError
+
+if TYPE_CHECKING:
+    from mcloop.certificates.certificate import Certificate
+    from mcloop.storage.checkpoints import Keep
+
+SIZES = ("tiny", "small", "paper")
+
+
+class Size(NamedTuple):
+    """How much of an experiment to run.
+
+    Attributes:
+        seeds, generations: replicas of every cell, and fits.
+        grid: axes that replace the experiment's own.
+        options: further arguments of `make` that are the same in every cell (how large a network, how many images).
+    """
+
+    seeds: int
+    generations: int
+    grid: Mapping[str, Sequence[Any]] = {}
+    options: Mapping[str, Any] = {}
+
+
+class Experiment(NamedTuple):
+    """A config file's `experiment`.
+
+    Attributes:
+        make: keyword arguments, one an axis -> Loop.
+        grid: axis -> values.
+        sizes: "tiny", "small" and "paper" -> Size.
+        measure: the variables to draw and to speak of, the headline first.
+        law: (g, **cell) -> {variable: its expected value at every generation of g}, for the cells that have a law.
+        reduce: statistics over seeds in place of the seeds, for large runs.
+        figure: (dataset, experiment) -> {name: matplotlib Figure}; None draws one panel a measure.
+        notes: dataset -> sentences for the report, beyond those that every experiment gets.
+        load: path or None -> the user's data, passed to `make` as `table` (with `source` and `remarks`, words for the report).
+        worse: how the headline gets worse: "down" (a variance), "up" (an error), "log" (a log-variance falls), or ""
+            where `notes` says all that there is to say.
+        neural: whether its loops are networks, which `train` runs with a checkpoint for every generation; otherwise `sweep`.
+        annotate: (dataset, options of the size, and `table` where there is one) -> dataset, with what figures and report need
+            beyond the measures (the real data's picture, a floor, a sentence on the evaluation).
+        certify: one argument an axis -> the cell's certificate, where `make` gives loops of which none can be computed (twins).
+        block: (grid points, seeds) that `sweep` runs at once, where fits need far more room than states show.
+    """
+
+    make: Callable[..., Any]
+    grid: Mapping[str, Sequence[Any]]
+    sizes: Mapping[str, Size]
+    measure: tuple[str, ...]
+    law: Callable[..., dict[str, Any]] | None = None
+    reduce: tuple[str, ...] | None = None
+    figure: Callable[..., dict[str, Any]] | None = None
+    notes: Callable[[Any], list[str]] | None = None
+    load: Callable[[Path | None], Any] | None = None
+    worse: str = "down"
+    neural: bool = False
+    annotate: Callable[[Any, Mapping[str, Any]], Any] | None = None
+    block: tuple[int, int] | None = None
+    certify: Callable[..., Certificate] | None = None
+
+
+class Caption(NamedTuple):
+    """What the docstring of a config file says, read without running the file."""
+
+    name: str
+    path: Path
+    title: str
+    paper: str
+    claim: str
+    minutes: dict[str, float]
+
+
+def folders() -> list[Path]:
+    """Where configs are: inside the installed package, or beside it in a source checkout."""
+    here = Path(__file__).parents[1]
+    return [f for f in (here / "configs", here.parent / "configs") if f.is_dir()][:1]
+
+
+def captions() -> list[Caption]:
+    """The captions of every config, sorted by name; nothing is imported."""
+    found = [(path.relative_to(f).with_suffix("").as_posix(), path) for f in folders() for path in sorted(f.rglob("*.py"))]
+    return [caption(name, path) for name, path in found]
+
+
+def caption(name: str, path: Path) -> Caption:
+    """The caption of one config file."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    fields = {
+        key.lower(): " ".join(value.split())
+        for key, value in re.findall(r"^(Paper|Claim|Minutes): (.+?)(?=\n\S+: |\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    }
+    minutes = {size: float(value) for size, value in re.findall(r"(\w+) ([\d.]+)", fields.get("minutes", ""))}
+    return Caption(name, path, text.split("\n")[0], fields.get("paper", ""), fields.get("claim", ""), minutes)
+
+
+def find(name: str) -> Caption:
+    """The config of this name, or of this file.
+
+    Raises:
+        InputError: there is none; the message names the nearest ones.
+    """
+    for known in captions():
+        if known.name == name:
+            return known
+    path = Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise InputError(f"config {name!r} must be a file that exists, or a name that `mcloop list` shows.")
+        try:
+            return caption(path.stem, path)
+        except (SyntaxError, ValueError, OSError) as error:
+            raise InputError(f"config {name!r} cannot be read as Python ({error}).") from error
+    import difflib
+
+    names = [c.name for c in captions()]
+    near = difflib.get_close_matches(name, names, 3, 0.4) or [n for n in names if name in n] or names
+    raise InputError(f"config {name!r} is not known; did you mean {', '.join(near[:3])}? `mcloop list` shows them all.")
+
+
+def load(known: Caption) -> Experiment:
+    """Run a config file and return its `experiment`.
+
+    Raises:
+        InputError: the file fails, or declares no Experiment.
+    """
+    module_name = "mcloop_config_" + re.sub(r"\W", "_", known.name)
+    spec = importlib.util.spec_from_file_location(module_name, known.path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"config {str(known.path)!r} cannot be loaded as Python.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"config {str(known.path)!r} fails: {type(error).__name__}: {error}.") from error
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise InputError(f"config {str(known.path)!r} must define `experiment`, an mcloop.experiment.Experiment.")
+    return experiment
+
+
+class Settings(NamedTuple):
+    """One run of an experiment: everything that its numbers depend on."""
+
+    name: str
+    size: str
+    seeds: int
+    generations: int
+    seed: int
+    grid: dict[str, list[Any]]
+    data: str | None
+
+
+def settle(
+    known: Caption,
+    experiment: Experiment,
+    size: str = "small",
+    seeds: int | None = None,
+    generations: int | None = None,
+    overrides: Mapping[str, Sequence[Any]] | None = None,
+    seed: int = 0,
+    data: str | None = None,
+) -> Settings:
+    """Check what the user asked for against what the experiment offers.
+
+    Raises:
+        InputError: an unknown size or axis, a bad number, data for an experiment that takes none.
+    """
+    if size not in experiment.sizes:
+        raise InputError(f"size must be one of {', '.join(experiment.sizes)}, not {size!r}.")
+    chosen = experiment.sizes[size]
+    grid = {k: list(v) for k, v in {**experiment.grid, **chosen.grid}.items()}
+    parameters = inspect.signature(experiment.make).parameters
+    allowed = [name for name, p in parameters.items() if name != "table" and p.kind is not p.VAR_KEYWORD]
+    for axis, values in (overrides or {}).items():
+        if axis not in allowed:
+            raise InputError(f"axis {axis!r} is not one that {known.name} takes; its axes are {', '.join(allowed)}.")
+        grid[axis] = _values(axis, list(values), list(experiment.grid.get(axis, ())))
+    for field, value in (("seeds", seeds), ("generations", generations)):
+        if value is not None and value < (1 if field == "seeds" else 2):
+            raise InputError(f"{field} must be a whole number >= {1 if field == 'seeds' else 2}, not {value}.")
+    if data is not None and experiment.load is None:
+        others = "beyond/real_table takes a table, and gerstgrasser/tinystories_gpt2_9m a text"
+        raise InputError(f"data is not something that {known.name} takes; {others}.")
+    return Settings(known.name, size, seeds or chosen.seeds, generations or chosen.generations, seed, grid, data)
+
+
+def _values(axis: str, values: list[Any], offered: list[Any]) -> list[Any]:
+    """The user's values of an axis, if they are of its kind: numbers, or some of the names that the experiment has."""
+    names = [v for v in offered if isinstance(v, str)]
+    for value in values:
+        if names and value not in names:
+            raise InputError(f"axis {axis!r} must be among {', '.join(names)}, not {value!r}.")
+        if not names and isinstance(value, str):
+            raise InputError(f"axis {axis!r} must be numbers, not {value!r}.")
+    return values
+
+
+def simulate(experiment: Experiment, settings: Settings, folder: Path, progress: bool = False, keep: Keep | None = None):
+    """Run the loops of an experiment; what is finished is kept in `folder`.
+
+    Args:
+        folder: the run's folder.
+        keep: which checkpoints of neural loops stay.
+    """
+    options: Mapping[str, Any] = experiment.sizes[settings.size].options
+    make = partial(experiment.make, **{k: v for k, v in options.items() if k not in settings.grid})
+    attributes: dict[str, Any] = {"config": settings.name, "size": settings.size}
+    if experiment.load is not None:
+        table = experiment.load(Path(settings.data) if settings.data else None)
+        make, options = partial(make, table=table), {**options, "table": table}
+        attributes |= {"data": table.source, "remarks": list(table.remarks)}
+    shared: dict[str, Any] = {
+        "seeds": settings.seeds,
+        "generations": settings.generations,
+        "seed": settings.seed,
+        "attributes": attributes,
+    }
+    if experiment.neural:
+        from mcloop.drivers.train import train
+
+        ds = train(make, settings.grid, folder=folder / "loops", keep=keep, progress=progress, **shared)
+    else:
+        from mcloop.drivers.sweep import sweep
+
+        how = {"reduce": experiment.reduce, "block": experiment.block, "progress": progress}
+        ds = sweep(make, settings.grid, folder=folder / "chunks", **how, **shared)
+    return ds if experiment.annotate is None else experiment.annotate(ds, options)

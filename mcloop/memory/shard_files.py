@@ -1,0 +1,119 @@
+"""Where shards lie: one `.npy` an array, written whole, mapped into memory, with its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mcloop.errors import InputError
+from mcloop.memory.shards import Shard, Shards
+from mcloop.storage.checkpoints import Damaged
+from mcloop.storage.chunks import FULL, npy_header, one_line, refusal, show, size, write_atomically
+from mcloop.types import State
+
+_PIECE = 2**24  # bytes that are copied at once
+
+
+def spill(state: State, folder: Path) -> State:
+    """The same state with every shard of its pool on disk and mapped from there: however old, a pool costs no memory.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
+    """
+    known = {id(part.values) for part in state.real.parts}
+
+    def mapped(place: int, body: Shards) -> Shards:
+        parts = []
+        for i, part in enumerate(body.parts):
+            if part.files is None and id(part.values) not in known:
+                part = _write(part, folder, f"generation-{int(state.t):04d}-{place}-{i}")
+            parts.append(part)
+        return Shards(tuple(parts))
+
+    leaves, tree = jax.tree.flatten(state.pool)
+    return state._replace(pool=jax.tree.unflatten(tree, [mapped(i, body) for i, body in enumerate(leaves)]))
+
+
+def describe(body: Shards, real: Shards) -> list[dict[str, Any]]:
+    """A spilled body of data as JSON holds it; the real set is named, not copied."""
+    known = {id(part.values): i for i, part in enumerate(real.parts)}
+    described = []
+    for part in body.parts:
+        where = {"set": known[id(part.values)]} if part.files is None else {"files": part.files}
+        described.append({**where, "weight": part.weight, "real": part.real, "rows": _rows(part)})
+    return described
+
+
+def recall(described: list[dict[str, Any]], folder: Path, real: Shards) -> Shards:
+    """The body of data that was described.
+
+    Raises:
+        Damaged: a file is missing, or is not what was written.
+    """
+    parts = []
+    for note in described:
+        files = None if "set" in note else {name: tuple(record) for name, record in note["files"].items()}
+        values = (
+            real.parts[note["set"]].values if files is None else {n: _read(folder / f, sha) for n, (f, sha) in files.items()}
+        )
+        rows = None if note["rows"] is None else np.asarray(note["rows"], np.int64)
+        parts.append(Shard(values, note["weight"], note["real"], rows, files))
+    return Shards(tuple(parts))
+
+
+def _rows(part: Shard) -> list[int] | None:
+    return None if part.rows is None else part.rows.tolist()
+
+
+def _write(part: Shard, folder: Path, name: str) -> Shard:
+    files = {}
+    for key, array in part.values.items():
+        path, digest = folder / f"{name}.{key}.npy", hashlib.sha256()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, _pieces(part, key, digest))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise refusal(error, path) from error
+            held = array.dtype.itemsize * len(part) * int(np.prod(array.shape[1:]))
+            raise InputError(
+                f"The disk holding {show(folder)} is full: shard {path.name!r} ({size(held)}) was not saved; all "
+                "generations before it are kept, and the same command goes on from there once there is room."
+            ) from error
+        files[key] = (path.name, digest.hexdigest())
+    mapped = {key: np.load(folder / file, mmap_mode="r", allow_pickle=False) for key, (file, _) in files.items()}
+    return replace(part, values=mapped, rows=None, files=files)
+
+
+def _pieces(part: Shard, key: str, digest) -> Iterator[bytes]:
+    """A shard's array as the bytes of an `.npy`, some rows at a time: it may itself be mapped, and larger than memory."""
+    array = part.values[key]
+    header = npy_header(array.dtype, (len(part), *array.shape[1:]))
+    digest.update(header)
+    yield header
+    rows = max(1, _PIECE // max(1, array[:1].nbytes))
+    for begin in range(0, len(part), rows):
+        index = np.arange(begin, min(begin + rows, len(part)))
+        piece = np.ascontiguousarray(array[index if part.rows is None else part.rows[index]]).tobytes()
+        digest.update(piece)
+        yield piece
+
+
+def _read(path: Path, sha256: str) -> np.ndarray:
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Damaged(f"its shard {path.name!r} cannot be read ({error.strerror})") from error
+    if found != sha256:
+        raise Damaged(f"its shard {path.name!r} was changed or cut short")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise Damaged(f"its shard {path.name!r} cannot be read ({one_line(error)})") from error

@@ -1,0 +1,150 @@
+"""A network as a model of a compiled loop: its fit is one scan over optimiser steps, so that grids of loops are vmapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mcloop import random
+from mcloop.errors import InputError
+from mcloop.memory.rows import Rows, rows, rows_memory
+from mcloop.models.training import Fitted, Training, averaged, begin, finish, start, step
+from mcloop.types import Learner, Model, Objective
+
+_PROBE = 512  # points at which two models are compared as functions
+
+
+class Truth(NamedTuple):
+    """What plays theta* where the truth is a distribution and not a network.
+
+    Attributes:
+        initial: the untrained network that every fit from scratch starts from.
+        reference: theta*, the network trained as long as generation 1 is, from the same start and under the same noise, on
+            fresh points of the true distribution at every step; () where it was not asked for.
+    """
+
+    initial: Any
+    reference: Any
+
+
+def learned(
+    learner: Learner,
+    training: Training,
+    source: Any,
+    n: Any,
+    *,
+    capacity: int,
+    evaluate: Callable[..., dict] | None = None,
+    samples: int = 1000,
+    reference: bool = True,
+) -> Model:
+    """A family of networks whose loops are compiled whole: small ones, of which many are trained side by side.
+
+    Args:
+        learner: the network, its objective and its sampler.
+        training: budgets must be in steps, since the size of a training set may be traced.
+        source: the true distribution: `source.name`, `source.sample(key, count) -> points`.
+        n: real points.
+        capacity: the most points that one draw holds, >= n.
+        evaluate: (points (samples, ...), variables) -> dict of scalars and pictures, seen at every generation.
+        samples: points drawn for `evaluate`.
+        reference: whether to train theta*, for the distances of parameters and of functions.
+
+    Raises:
+        InputError: a budget in epochs.
+    """
+    for field in ("first", "later"):
+        if getattr(training, field).epochs is not None:
+            raise InputError(f"{field} must be a number of steps for a loop that is compiled whole, not epochs.")
+    probe = source.sample(random.as_key(jax.random.key(0)), _PROBE)
+
+    def draw(key, variables, count):
+        return learner.sample(key, variables, count)
+
+    def sample(key, params, count) -> Rows:
+        points = source.sample(key, capacity) if isinstance(params, Truth) else draw(key, averaged(params), capacity)
+        return rows(points, count)
+
+    def observe(key, real):
+        k_real, k_initial, k_reference = (random.fold_in(key, i) for i in range(3))
+        values = source.sample(k_real, int(n)) if real is None else jax.tree.map(jnp.asarray, real)
+        initial = learner.init(k_initial)
+        best: Any = ()
+        if reference:
+            best = averaged(_train(k_reference, begin(training, initial), True, lambda k: source.sample(k, training.batch))[0])
+        return rows(values, real=True), Truth(initial, best)
+
+    def fit(key, params, data: Rows):
+        edges = jnp.cumsum(data.weight)
+
+        def minibatch(key):
+            # a point is drawn as often as it weighs; the last edge belongs to the last row that weighs anything
+            place = random.uniform(key, (training.batch,)) * edges[-1]
+            index = jnp.minimum(jnp.searchsorted(edges, place, side="right"), data.weight.shape[0] - 1)
+            return jax.tree.map(lambda x: x[index], data.values)
+
+        if isinstance(params, Truth):
+            return _train(key, begin(training, params.initial), True, minibatch)
+        return _train(key, params, False, minibatch)
+
+    def _train(key, previous: Fitted, first: bool, minibatch):
+        budget, rate = (training.first, training.rate) if first else (training.later, training.later_rate)
+        # a fit that is not warm starts over from an initialisation of its own
+        fresh = None if first or training.warm else learner.init(random.fold_in(key, 1))
+
+        def body(run, index):
+            k_batch, k_loss = (random.fold_in(random.fold_in(key, 2 + i), index) for i in range(2))
+            return step(learner, training, k_loss, run, minibatch(k_batch), rate(index / budget.steps))
+
+        run, losses = lax.scan(body, start(training, previous, fresh), jnp.arange(budget.steps))
+        return finish(training, run), {"loss": losses[-max(1, budget.steps // 10) :].mean()}
+
+    def measure(params, truth: Truth) -> dict:
+        if not reference:
+            return {}
+        own, best = averaged(params), truth.reference
+        gap = learner.field(own, probe) - learner.field(best, probe)
+        return {
+            "param_distance": _norm(jax.tree.map(jnp.subtract, own.params, best.params)) / _norm(best.params),
+            "field_distance": jnp.sqrt(jnp.mean(gap**2)),
+        }
+
+    first, later = training.first.steps, training.later.steps
+
+    def look(key, params, truth) -> dict:
+        variables = averaged(params)
+        return evaluate(draw(key, variables, samples), variables) if evaluate is not None else {}
+
+    return Model(
+        name=learner.name,
+        n=n,
+        memory=rows_memory(capacity),
+        observe=observe,
+        sample=sample,
+        fit=fit,
+        measure=measure,
+        capacity=capacity,
+        estimator=f"{learner.name} on {source.name}: {first} steps of {training.batch}, then {later}",
+        evaluate=look,
+        objective=_objective(learner),
+    )
+
+
+def _objective(learner: Learner) -> Objective:
+    """The learner's loss on rows that all weigh alike, in the parameters that samples are drawn from."""
+
+    def risk(key, variables, data: Rows):
+        if learner.log_prob is not None:
+            return -(data.weight @ learner.log_prob(variables, data.values)) / data.weight.sum()
+        return learner.loss(key, variables, data.values)[0]
+
+    return Objective(risk, averaged, lambda variables: Fitted(variables, (), ()), learner.log_prob is not None)
+
+
+def _norm(tree) -> jax.Array:
+    """The Euclidean norm of all the leaves together."""
+    return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))

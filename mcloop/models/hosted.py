@@ -1,0 +1,195 @@
+"""A network as a model of a hosted loop: compiled steps driven from Python, over data that may lie on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcloop import progress, random
+from mcloop.errors import InputError
+from mcloop.memory.shards import Shards, generator, minibatches, shards, shards_memory
+from mcloop.models.training import Budget, Training, averaged, begin, finish, start, step
+from mcloop.storage import partial_draws
+from mcloop.types import Learner, Model
+
+_LOOK = 25  # steps between two looks at the loss: each look waits for the accelerator
+
+
+class Diverged(Exception):
+    """A fit whose loss is no longer finite."""
+
+
+class Codec(NamedTuple):
+    """How points are kept on disk.
+
+    Attributes:
+        encode: points as the network knows them -> dict of NumPy arrays.
+        decode: a minibatch of those -> points, inside the compiled step.
+    """
+
+    encode: Callable[[Any], dict[str, np.ndarray]]
+    decode: Callable[[dict[str, jax.Array]], Any]
+
+
+def images() -> Codec:
+    """Images in [0, 1] as bytes, their class beside them."""
+
+    def encode(points):
+        x = np.asarray(points["x"], np.float32)
+        return {"x": (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8), "label": np.asarray(points["label"], np.int32)}
+
+    def decode(stored):
+        return {"x": stored["x"].astype(jnp.float32) / 255, "label": stored["label"]}
+
+    return Codec(encode, decode)
+
+
+class Origin(NamedTuple):
+    """What plays the truth where only real data is known: the network before any training; points come from the data."""
+
+    initial: Any
+
+
+def hosted(
+    learner: Learner,
+    training: Training,
+    real: dict[str, np.ndarray],
+    *,
+    codec: Codec,
+    evaluate: Callable[[dict[str, np.ndarray], Any], dict] | None = None,
+    samples: int = 1000,
+    chunk: int = 250,
+    estimator: str = "",
+    fresh: Callable[[Any, int], dict[str, np.ndarray]] | None = None,
+    mesh: Any = None,
+) -> Model:
+    """A family of networks whose loops are driven from Python, one generation at a time.
+
+    Args:
+        learner: the network, its objective and its sampler.
+        training: how it is trained; budgets may be in epochs.
+        real: the real training set, as `codec` keeps it: a dict of arrays (n, ...).
+        codec: how points are kept.
+        evaluate: (samples as kept, variables) -> dict of scalars and pictures, seen at every generation.
+        samples: points drawn for `evaluate`.
+        chunk: points that are drawn at once: a shape, compiled once.
+        estimator: words for the results.
+        fresh: (key, count) -> new real points as kept, where the truth can be asked for more; None draws from `real` again,
+            with replacement.
+        mesh: devices to share the work, of `mcloop.nets.layout.mesh`; None uses one.
+
+    `fit` takes a keyword `later`: another budget for the fits after the first, see `with_budget`.
+
+    Raises:
+        InputError: an empty real set.
+        Diverged: (in fit) the loss is no longer finite.
+    """
+    n = len(next(iter(real.values())))
+    if n == 0:
+        raise InputError("real must hold at least one point, not none.")
+    data = shards(real, real=True)
+    memory = partial_draws.Desk()
+
+    @partial(jax.jit, donate_argnums=1)
+    def advance(key, run, stored, index, rate):
+        return step(learner, training, random.fold_in(key, index), run, codec.decode(stored), rate)
+
+    spread, cut, drawn = _placed(mesh, chunk)
+    draw_chunk = jax.jit(lambda key, variables: learner.sample(key, variables, chunk), **drawn)
+
+    begin_ = jax.jit(lambda key: begin(training, learner.init(key)))
+
+    def sample(key, params, count) -> Shards:
+        count = int(count)
+        if isinstance(params, Origin):  # the truth draws from the data, which is all that is known of it
+            if fresh is not None and count > 0:
+                return shards(fresh(key, count))
+            return shards(data.take(generator(key).integers(0, n, count)))
+        if count == 0:
+            return Shards()
+        variables = averaged(params)
+        # the same key and parameters draw the same chunks: what was drawn to measure a model is not drawn again to train, and
+        # what a process had drawn when it was killed is not drawn again by the next one
+        draft = (partial_draws.current() or memory).open(partial_draws.digest(key, variables, f"{chunk} {estimator}"))
+        chunks = -(-count // chunk)
+        with progress.stage("sample", count) as tell:
+            for i in range(chunks):
+                if not draft.has(i):
+                    draft.put(i, codec.encode(draw_chunk(random.fold_in(key, i), variables)))
+                tell(min(chunk * (i + 1), count))
+        return shards(draft.gather(chunks), count)
+
+    def observe(key, given):
+        if given is not None:
+            raise InputError("real must be None for a hosted model: its real data was given when it was made.")
+        return data, Origin(begin_(random.fold_in(key, 1)))
+
+    def fit(key, params, pool: Shards, later: Budget = training.later):
+        first = isinstance(params, Origin)
+        budget, schedule = (training.first, training.rate) if first else (later, training.later_rate)
+        steps = budget.of(len(pool), training.batch)
+        previous = params.initial if first else params
+        # copied, since the first step gives its argument's memory away
+        scratch = begin_(random.fold_in(key, 1)).variables if not (first or training.warm) else None
+        run = spread(jax.tree.map(jnp.copy, start(training, previous, scratch)))
+        k_batch, k_loss = random.fold_in(key, 2), random.fold_in(key, 3)
+        seen: list[jax.Array] = []
+        with progress.stage("fit", steps) as tell:
+            for index, stored in enumerate(minibatches(k_batch, pool, training.batch, steps)):
+                run, loss = advance(k_loss, run, cut(stored), index, jnp.float32(schedule(index / steps)))
+                seen.append(loss)
+                if (index + 1) % _LOOK == 0 or index + 1 == steps:
+                    value = float(loss)
+                    if not np.isfinite(value):
+                        raise Diverged(f"the loss is {value} at step {index + 1} of {steps}")
+                    tell(index + 1, loss=value)
+        tail = np.asarray(jnp.stack(seen[-max(1, steps // 10) :]))
+        return finish(training, run), {"loss": np.float32(tail.mean())}
+
+    def look(key, params, truth) -> dict:
+        if evaluate is None:
+            return {}
+        with progress.stage("measure", 1):
+            return evaluate(_values(sample(key, params, samples)), averaged(params))
+
+    return Model(
+        name=learner.name,
+        n=np.float64(n),
+        memory=shards_memory(),
+        observe=observe,
+        sample=sample,
+        fit=fit,
+        measure=lambda params, truth: {},
+        evaluate=look,
+        estimator=estimator,
+        hosted=True,
+        blank=lambda: jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0)),
+    )
+
+
+def with_budget(model: Model, later: Budget) -> Model:
+    """A hosted model with another budget for every fit but the first, which loops of both share; compiled once for both."""
+    return model._replace(fit=partial(model.fit, later=later))  # pyright: ignore[reportCallIssue]
+
+
+def _placed(mesh, chunk: int):
+    """How a fit's carry and its minibatches, and the points of a draw, are laid out over the devices of a mesh."""
+    if mesh is None:
+        return (lambda run: run), (lambda stored: stored), {}
+    from mcloop.nets import layout
+
+    def spread(run):
+        return jax.device_put(run, layout.variables_sharding(run, mesh))
+
+    whole = chunk % mesh.size == 0  # otherwise every device draws all of them
+    drawn = {"out_shardings": layout.batch_sharding(mesh)} if whole else {}
+    return spread, lambda stored: jax.device_put(stored, layout.batch_sharding(mesh)), drawn
+
+
+def _values(body: Shards) -> dict[str, np.ndarray]:
+    return body.take(np.arange(len(body)))

@@ -1,0 +1,238 @@
+"""What a finished run measured against a tolerance: its error relative to real data only, cell by cell, with an interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import t as student
+
+from mcloop import laws
+from mcloop.errors import InputError
+from mcloop.planner.run_errors import Curve, Errors, choose, pairs, read_results, scale
+from mcloop.planner.safe import corrected_relative_error
+from mcloop.results import named, number, short
+
+
+class Cell(NamedTuple):
+    """One cell of a run against the tolerance, at the last generation.
+
+    Attributes:
+        where, label: its coordinates, and those that vary in words.
+        relative, sem: error over that of real data only, and its standard error (NaN where it is not known).
+        low, high: a 95 % interval.
+        verdict: "within", "exceeded", "not resolved" (the interval holds the tolerance), "not tested", "not finite".
+        first: the first generation whose interval lies above the tolerance; None where there is none.
+        theory: what the law of the regime predicts for `relative`; NaN where there is none.
+    """
+
+    where: dict[str, Any]
+    label: str
+    relative: float
+    sem: float
+    low: float
+    high: float
+    verdict: str
+    first: int | None
+    theory: float
+
+
+class Measured(NamedTuple):
+    """What a run says about a tolerance.
+
+    Attributes:
+        name: the experiment.
+        measure: the error that was compared.
+        scale: how it relates to a squared error, in words.
+        baseline: what stands for real data only, in words.
+        theory: where `Cell.theory` comes from, in words; "" where there is none.
+        seeds, generations: how many.
+        cells: every cell that has this measure.
+        summary: what is safe along lam and gamma, a sentence each.
+    """
+
+    name: str
+    measure: str
+    scale: str
+    baseline: str
+    theory: str
+    seeds: int
+    generations: int
+    cells: list[Cell]
+    summary: list[str]
+
+
+def measured(folder: Path, tolerance: float, measure: str | None = None) -> Measured:
+    """Compare a finished run with a tolerance.
+
+    Args:
+        folder: the run's folder; nothing in it is changed.
+        tolerance: tolerated squared error relative to real data only.
+        measure: the variable to compare; default the experiment's headline if that is an error, else the first error it has.
+
+    Raises:
+        InputError: no finished run is there, or it measured no error with a real-only value to compare to.
+    """
+    name, ds = read_results(folder)
+    experiment = _experiment(name)
+    chosen = choose(ds, experiment, measure)
+    power, words = scale(ds, chosen)
+    error = Errors(ds, chosen, power)
+    pair, baseline = pairs(ds, chosen, error)
+    varied = [d for d in error.axes if ds.sizes[d] > 1] or error.axes[:1]
+    g = ds["generation"].values
+    cells, sources = [], []
+    for where in error.places():
+        x, alone = pair(where)
+        if not np.isfinite(x.mean).any() or not np.isfinite(alone.mean).any():  # this cell has no such error
+            continue
+        theory, source = _theory(experiment, chosen, where, g, words)
+        sources += [source] if source else []
+        label = ", ".join(named(d, where[d]) for d in varied) or "the loop"
+        cells.append(_cell(where, label, *_ratio(x, alone, error.seeds), tolerance, g, theory))
+    if not cells:
+        raise InputError(f"measure {chosen!r} has no finite value in {str(folder)!r}; choose another (--measure).")
+    last = int(g[-1])
+    said = _along(cells, "lam", tolerance, last) + _along(cells, "gamma", tolerance, last)
+    return Measured(name, chosen, words, baseline, "; ".join(dict.fromkeys(sources)), error.seeds, last, cells, said)
+
+
+def _experiment(name: str):
+    """The experiment of this name, or None where its config is no longer there."""
+    from mcloop.experiment.config import find, load
+
+    try:
+        return load(find(name))
+    except InputError:
+        return None
+
+
+def _ratio(x: Curve, alone: Curve, seeds: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean error over the mean of real data only, by generation, its standard error, and the seeds.
+
+    With the seeds at hand the error is that of a ratio of paired means, sd(x - r y)/(mean(y) sqrt(seeds)): a seed is the same
+    random numbers in both. Without them the two means' errors are added as if they were independent.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = x.mean / alone.mean
+        if x.seeds is not None and alone.seeds is not None and seeds > 1:
+            rest = (x.seeds - r * alone.seeds) / alone.mean
+            return r, rest.std(0, ddof=1) / seeds**0.5, seeds
+        if x.seeds is not None:
+            return r, np.full_like(r, np.nan), seeds
+        return r, np.abs(r) * np.hypot(x.sem / x.mean, alone.sem / alone.mean), seeds
+
+
+def _cell(where, label: str, r: np.ndarray, sem: np.ndarray, seeds: int, tolerance: float, g, theory: float) -> Cell:
+    half = student.ppf(0.975, max(seeds - 1, 1)) * sem
+    low, high = r - half, r + half
+    above = np.flatnonzero(low > tolerance)
+    if not np.isfinite(r[-1]):
+        verdict = "not finite"
+    elif not np.isfinite(sem[-1]):
+        verdict = "not tested"
+    else:
+        verdict = "exceeded" if low[-1] > tolerance else "within" if high[-1] <= tolerance else "not resolved"
+    first = int(g[above[0]]) if above.size else None
+    return Cell(where, label, float(r[-1]), float(sem[-1]), float(low[-1]), float(high[-1]), verdict, first, theory)
+
+
+def _theory(experiment, name: str, where: dict[str, Any], g: np.ndarray, words: str) -> tuple[float, str]:
+    """The relative error that theory predicts at the last generation, and whose theory it is; (NaN, "") where there is none."""
+    if experiment is not None and experiment.law is not None:
+        path = experiment.law(g, **where).get(name)
+        if path is not None and "squared here" not in words and np.ravel(path)[0] > 0:
+            path = np.ravel(path)
+            return float(path[-1] / path[0]), "the experiment's own law"
+    if "no squared error" in words or "labels" in words:
+        return float("nan"), ""
+    value = _universal(where, g)
+    whose = "a regular, well-specified model in the same regime, many points"
+    whose += " (networks need not do the same)" if experiment is not None and experiment.neural else ""
+    return value, whose if np.isfinite(value) else ""
+
+
+def _universal(where: dict[str, Any], g: np.ndarray) -> float:
+    """The relative error of a regular model in a cell's regime, as far as its coordinates tell the regime."""
+    last = g[-1:]
+    words = [str(v).lower().replace("-", "_") for v in where.values() if isinstance(v, str)]
+    told = {
+        "replace_multiple": lambda: np.sum(1.0 / g),
+        "replace": lambda: laws.replace_relative_error(last)[0],
+        "accumulate_subsample": lambda: laws.subsample_relative_error(last)[0],
+        "accumulate": lambda: laws.accumulate_relative_error(last)[0],
+        "baseline": lambda: 1.0,
+    }
+    for name, value in told.items():
+        if name in words:
+            return float(value())
+    lam, gamma = where.get("lam"), where.get("gamma", 0.0)
+    if (
+        "arm" in where
+        or not isinstance(lam, (int, float))
+        or any(axis == "regime" and v != "augment" for axis, v in where.items())
+    ):
+        return float("nan")
+    if lam == 0 or np.isinf(lam):
+        return float(last[0]) if lam else 1.0
+    return float(corrected_relative_error(last, float(lam), float(gamma))[0])
+
+
+def _along(cells: list[Cell], axis: str, tolerance: float, generations: int) -> list[str]:
+    """What is safe along an axis, a sentence for every combination of the others: the largest lam, the smallest gamma."""
+    if not all(axis in c.where for c in cells) or len({c.where[axis] for c in cells}) < 2:
+        return []
+    groups: dict[tuple, list[Cell]] = {}
+    for c in cells:
+        groups.setdefault(tuple((k, v) for k, v in c.where.items() if k != axis), []).append(c)
+    varied = {k for key in groups for k, v in key if len({dict(other)[k] for other in groups}) > 1}
+    said = []
+    for key, members in groups.items():
+        members.sort(key=lambda c: c.where[axis], reverse=axis == "gamma")
+        safe = 0
+        while safe < len(members) and members[safe].verdict == "within":
+            safe += 1
+        place = ", ".join(named(k, v) for k, v in key if k in varied)
+        extreme = "largest" if axis == "lam" else "smallest"
+        best = f"the {extreme} {axis} within {tolerance:g}" if safe else f"no {axis} is shown to be within {tolerance:g}"
+        value = f" is {short(members[safe - 1].where[axis])}" if safe else ""
+        rest = "; ".join(
+            f"{verdict}: {', '.join(short(c.where[axis]) for c in members if c.verdict == verdict)}"
+            for verdict in ("not resolved", "not tested", "not finite", "exceeded")
+            if any(c.verdict == verdict for c in members)
+        )
+        told = f"at {place} " if place else ""
+        said.append(f"{told}{best} at generation {generations}{value}{f' ({rest})' if rest else ''}.")
+    return [one[0].upper() + one[1:] for one in said]
+
+
+def show(found: Measured, tolerance: float, console, most: int = 24) -> None:
+    """Print what a run measured."""
+    from rich.table import Table
+
+    seeds = f"{found.seeds} seed{'s' if found.seeds != 1 else ''}"
+    lines = [
+        f"Measured by {found.name} ({seeds}, {found.generations} generations): {found.measure}, {found.scale}.",
+        f"Real data only: {found.baseline}.",
+    ]
+    lines += [f"Theory: {found.theory}."] if found.theory else []
+    for line in lines:
+        console.print(line, markup=False)
+    table = Table(
+        "cell",
+        "error / real only, at the end",
+        "95 % interval",
+        f"within {tolerance:g}?",
+        "first exceeded at generation",
+        "theory",
+    )
+    for c in found.cells[:most]:
+        interval = f"{c.low:.4g} to {c.high:.4g}" if np.isfinite(c.sem) else "-"
+        theory = f"{c.theory:.4g}" if np.isfinite(c.theory) else "-"
+        table.add_row(c.label, number(c.relative, c.sem), interval, c.verdict, "-" if c.first is None else str(c.first), theory)
+    console.print(table)
+    if len(found.cells) > most:
+        console.print(f"... and {len(found.cells) - most} more cells (all of them in --json).", markup=False)
+    for line in found.summary:
+        console.print(f"- {line}", markup=False)

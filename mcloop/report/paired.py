@@ -1,0 +1,87 @@
+"""Arms of an experiment against each other, on the same seeds: which is lower, and by how much more than chance."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from mcloop.results import named, number, short
+
+
+def compare(ds, name: str, axis: str = "arm", brief: bool = False) -> list[str]:
+    """Sentences on how the values of an axis order at the last generation, one for every cell of the other axes.
+
+    A seed is the same random numbers in every cell, so two arms are compared by their differences within seeds: the mean
+    difference over its standard error is Student's t with (seeds - 1) degrees of freedom. Neighbours in the order whose 95 %
+    interval holds 0 are joined by "~", the others by "<". An arm that is not finite in some seed is named and left out of
+    the order: the seeds that survived are no fair sample of it.
+
+    Args:
+        ds: results with a `seed` dimension; without one there is nothing to pair, and nothing is said.
+        name: a measure.
+        axis: the axis whose values are compared.
+        brief: the order only, without the differences that it rests on.
+    """
+    variable = ds[name]
+    if axis not in variable.dims or "seed" not in variable.dims or variable.sizes[axis] < 2:
+        return []
+    if not np.isfinite(variable.values).any():  # measured nowhere
+        return []
+    last = variable.isel(generation=-1)
+    others = [d for d in last.dims if d not in (axis, "seed")]
+    said = []
+    for point in itertools.product(*(last[d].values for d in others)):
+        arms = last.sel(dict(zip(others, point, strict=True))).transpose(axis, "seed")
+        values = dict(zip(map(short, arms[axis].values.tolist()), arms.values.astype(np.float64), strict=True))
+        place = "".join(f", {named(str(d), v)}" for d, v in zip(others, point, strict=True) if last.sizes[d] > 1)
+        said += _ordered(f"At the last generation {name}{place}", values, brief)
+    return said
+
+
+def _ordered(opening: str, values: dict[str, np.ndarray], brief: bool) -> list[str]:
+    """The sentence on one cell: arm -> (seeds,)."""
+    sound = sorted((arm for arm, x in values.items() if np.isfinite(x).all()), key=lambda arm: values[arm].mean())
+    lost = "".join(f" {arm}: {_lost(x)}." for arm, x in values.items() if arm not in sound)
+    if not sound:
+        return [f"{opening}:{lost}"]
+    seeds = len(values[sound[0]])
+    means = ", ".join(f"{number(values[arm].mean(), _error(values[arm]))} ({arm})" for arm in sound)
+    if len(sound) < 2:
+        return [f"{opening} is {means}.{lost}"]
+    if seeds < 2:
+        return [f"{opening} is {means}: one seed, so the order is not tested.{lost}"]
+    if all((values[arm] == values[sound[0]]).all() for arm in sound):
+        return [f"{opening} is the same, seed by seed, in {', '.join(sound)}: {values[sound[0]].mean():.4g}.{lost}"]
+    pairs = list(itertools.pairwise(sound))
+    order = sound[0]
+    for a, b in pairs:
+        order += f" {'<' if _difference(values[b] - values[a])[2] > 0 else '~'} {b}"
+    pairs += [(sound[0], sound[-1])] if len(sound) > 2 else []
+    gaps = []
+    for a, b in pairs:
+        mean, error, low, high = _difference(values[b] - values[a])
+        gaps.append(f'"{b}" minus "{a}" is {number(mean, error)} ({low:.3g} to {high:.3g})')
+    unresolved = " (~: not resolved by these seeds)" if " ~ " in order else ""
+    if brief:
+        return [f"{opening} is {means}: ordered {order}{unresolved}.{lost}"]
+    paired = f"over {seeds} paired seeds, with 95 % t-intervals, {'; '.join(gaps)}"
+    return [f"{opening} is {means}: ordered {order}{unresolved}; {paired}.{lost}"]
+
+
+def _lost(x: np.ndarray) -> str:
+    bad = int((~np.isfinite(x)).sum())
+    return "not finite in any seed" if bad == len(x) else f"not finite in {bad} of {len(x)} seeds"
+
+
+def _error(x: np.ndarray) -> float:
+    return float(x.std(ddof=1) / len(x) ** 0.5) if len(x) > 1 else float("nan")
+
+
+def _difference(x: np.ndarray) -> tuple[float, float, float, float]:
+    """The mean of paired differences, its standard error, and the ends of its 95 % t-interval."""
+    from scipy.stats import t
+
+    mean, error = float(x.mean()), _error(x)
+    half = float(t.ppf(0.975, len(x) - 1)) * error
+    return mean, error, mean - half, mean + half

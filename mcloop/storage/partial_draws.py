@@ -1,0 +1,142 @@
+"""Draws under way: what a killed process had drawn of a generation is read again, and not drawn again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mcloop.storage.chunks import ChunkStore, npy_header, refusal, write_atomically
+
+_IN_MEMORY = 2**26  # bytes up to which a finished draw is held in memory and not mapped from a file
+
+Values = dict[str, np.ndarray]
+
+
+class Draft:
+    """The parts of one draw, in memory or in a folder of their own."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._store = None if folder is None else ChunkStore(folder)
+        self._parts: dict[int, Values] = {}
+        self._known: set[int] = set()
+
+    def has(self, part: int) -> bool:
+        """Whether this part was drawn before, here or by a process that has died."""
+        if self._store is not None and part not in self._known and self._file(part).exists():
+            if self._store.get(_name(part)) is not None:
+                self._known.add(part)
+        return part in self._known
+
+    def put(self, part: int, values: Values) -> None:
+        """Keeps a part.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written.
+        """
+        if self._store is None:
+            self._parts[part] = values
+        else:
+            self._store.put(_name(part), values)
+        self._known.add(part)
+
+    def gather(self, parts: int) -> Values:
+        """The first so many parts, one after the other; in a file that is mapped into memory where they are large.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written.
+        """
+        first = self._get(0)
+        if self._folder is None or parts * sum(x.nbytes for x in first.values()) <= _IN_MEMORY:
+            loaded = [self._get(i) for i in range(parts)]
+            return {name: np.concatenate([part[name] for part in loaded]) for name in first}
+        # another draw may still be mapped from a file of that name: its pages live on until it is let go
+        paths = {name: self._folder / f"whole.{name}.npy" for name in first}
+        for name, path in paths.items():
+            try:
+                write_atomically(path, self._pieces(name, parts, first[name]))
+            except OSError as error:
+                raise refusal(error, path) from error
+        return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+
+    def _pieces(self, name: str, parts: int, first: np.ndarray) -> Iterator[bytes]:
+        """The parts of one array as the bytes of an `.npy`: a full disk is then an error, where a mapped page is a crash."""
+        yield npy_header(first.dtype, (parts * len(first), *first.shape[1:]))
+        for i in range(parts):
+            yield np.ascontiguousarray(self._get(i)[name]).tobytes()
+
+    def _get(self, part: int) -> Values:
+        if self._store is None:
+            return self._parts[part]
+        values = self._store.get(_name(part))
+        if values is None:
+            raise RuntimeError(f"part {part} of a draw in {str(self._folder)!r} went missing while it was in use")
+        return values
+
+    def _file(self, part: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{_name(part)}.npz"
+
+
+def _name(part: int) -> str:
+    return f"part-{part:07d}"
+
+
+class Desk:
+    """The draws of one loop: in a folder, where they outlive the process, or in memory, where the last one is kept."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._last: tuple[str, Draft] | None = None
+
+    def open(self, asked: str) -> Draft:
+        """The draft of a draw, by a digest of all that it depends on."""
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, Draft(None if self.folder is None else self.folder / asked)
+        return self._last[1]
+
+    def tidy(self, everything: bool) -> None:
+        """Deletes the draws that are no longer needed: all but the last one opened, which the next generation begins with."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            if everything or self._last is None or path.name != self._last[0]:
+                shutil.rmtree(path, ignore_errors=True)
+        if everything:
+            with suppress(OSError):
+                self.folder.rmdir()
+
+
+_desk: ContextVar[Desk | None] = ContextVar("desk", default=None)
+
+
+@contextmanager
+def working_at(desk: Desk) -> Iterator[None]:
+    """Draws inside the block are kept at this desk."""
+    token = _desk.set(desk)
+    try:
+        yield
+    finally:
+        _desk.reset(token)
+
+
+def current() -> Desk | None:
+    """The desk of the loop that runs, None outside of a driver."""
+    return _desk.get()
+
+
+def digest(key, tree: Any, how: str = "") -> str:
+    """What a draw depends on: a key, arrays such as a network's variables, and words for the way in which it is drawn."""
+    found = hashlib.sha256(np.asarray(jax.random.key_data(key)).tobytes() + how.encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        found.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:32]

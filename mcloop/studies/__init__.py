@@ -1,0 +1,1 @@
+"""What several configs share: whole experiments on stories, toys and certificates, and a published script."""

@@ -1,0 +1,142 @@
+"""Four generative models of points in the plane, small enough to be trained side by side, and what is measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcloop.data.toys import Toy
+from mcloop.errors import InputError
+from mcloop.metrics import mmd, modes
+from mcloop.metrics.wasserstein import sliced_w2
+from mcloop.models.compiled import learned
+from mcloop.models.diffusion import diffusion
+from mcloop.models.flow import normalizing_flow
+from mcloop.models.processes import ddpm, edm, flow_matching
+from mcloop.models.samplers import ddim, euler, heun
+from mcloop.models.training import Training
+from mcloop.nets.mlp import mlp
+from mcloop.types import Learner, Model
+
+_TEST = 2000  # real points that every generation is compared with
+
+
+def learner(family: str, toy: Toy, width: int = 64) -> Learner:
+    """A model of a toy distribution: "ddpm", "edm", "ot_cfm" or "flow".
+
+    Args:
+        family: which.
+        toy: gives the shift and scale to network units.
+        width: units of the networks' hidden layers.
+
+    Raises:
+        InputError: another name.
+    """
+    if family not in FAMILIES:
+        raise InputError(f"family must be one of {', '.join(FAMILIES)}, not {family!r}.")
+    return FAMILIES[family](toy, width)
+
+
+def _denoiser(process, sampler) -> Callable[[Toy, int], Learner]:
+    def build(toy: Toy, width: int) -> Learner:
+        return diffusion(mlp(2, width, depth=2), process, sampler, (2,), shift=toy.shift, scale=toy.scale)
+
+    return build
+
+
+FAMILIES: Mapping[str, Callable[[Toy, int], Learner]] = {
+    "ddpm": _denoiser(ddpm(steps=100, beta=(1e-4, 0.1)), ddim(20, "quadratic")),
+    "edm": _denoiser(edm(sigma_data=1.0, sigma_min=0.01, sigma_max=10.0), heun(8)),
+    "ot_cfm": _denoiser(flow_matching("ot"), euler(8)),
+    "flow": lambda toy, width: normalizing_flow((2,), layers=4, width=max(8, width // 2), shift=toy.shift, scale=toy.scale),
+}
+
+
+def toy_model(
+    family: str, toy: Toy, training: Training, n: int, *, capacity: int, width: int = 64, samples: int = 1000
+) -> Model:
+    """A model of a toy distribution as a family of compiled loops.
+
+    Measures of a generation: `sliced_w2` and `mmd2` to 2,000 real points that no generation is trained on, `high_quality`
+    (and `mode_coverage`, `kl_modes` where there are modes), `nll` of those points where the model has a likelihood,
+    `param_distance` and `field_distance` to theta*, and the picture `density`.
+
+    Args:
+        training: budgets in steps.
+        n: real points.
+        capacity: the most points that one generation draws.
+        samples: points drawn to measure a generation.
+    """
+    chosen = learner(family, toy, width)
+    test = toy.sample(jax.random.key(2**31 - 1), _TEST)
+    bandwidths = [toy.std, toy.scale]
+    own = mmd.self_term(test, bandwidths)
+    lines = jax.random.key(1)
+
+    def evaluate(points, variables) -> dict[str, Any]:
+        seen = {
+            "sliced_w2": sliced_w2(lines, points, test),
+            "mmd2": mmd.mmd2(points, test, bandwidths, own),
+            **quality(toy)(points),
+            "density": modes.density(points, toy.box, 48).T,  # rows are y, as pictures have them
+        }
+        if chosen.log_prob is not None:
+            seen["nll"] = -chosen.log_prob(variables, test).mean()
+        return seen
+
+    return learned(chosen, training, toy, n, capacity=capacity, evaluate=evaluate, samples=samples)
+
+
+def quality(toy: Toy) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """points (n, 2) -> the share that is near a mode, and which modes are reached; or the share of likely points."""
+    if toy.modes is not None:
+        centres = jnp.asarray(toy.modes)
+        return lambda points: modes.mode_statistics(points, centres, toy.std)
+    if toy.log_prob is None:
+        return lambda points: {}
+    log_prob = toy.log_prob
+    with jax.ensure_compile_time_eval():
+        threshold = float(modes.density_threshold(log_prob(toy.sample(jax.random.key(2), 100_000))))
+    return lambda points: {"high_quality": modes.density_quality(log_prob(points), threshold)}
+
+
+def floor(toy: Toy, samples: int = 1000, repeats: int = 16) -> dict[str, float]:
+    """What each measure gives for points of the true distribution itself, the mean over independent samples."""
+    test = toy.sample(jax.random.key(2**31 - 1), _TEST)
+    bandwidths = [toy.std, toy.scale]
+
+    def one(key):
+        points = toy.sample(key, samples)
+        return {
+            "sliced_w2": sliced_w2(jax.random.key(1), points, test),
+            "mmd2": mmd.mmd2(points, test, bandwidths),
+            **quality(toy)(points),
+        }
+
+    values = jax.lax.map(one, jax.random.split(jax.random.key(3), repeats))
+    found = {name: float(np.mean(x)) for name, x in values.items()}
+    return found | ({} if toy.log_prob is None else {"nll": float(-toy.log_prob(test).mean())})
+
+
+def annotate(ds, toy: Toy, samples: int = 1000):
+    """The dataset with what figures and report need beside the measures: what true points score, and their picture."""
+    for name, value in floor(toy, samples).items():
+        if name in ds:
+            ds[name].attrs["floor"] = value
+    if "density" in ds:
+        real = modes.density(toy.sample(jax.random.key(4), 20_000), toy.box, 48).T
+        ds["density"].attrs["box"] = list(toy.box)
+        attributes = {"picture": "density", "real": 1, "box": list(toy.box)}
+        ds["real_density"] = (("y", "x"), np.asarray(real), attributes)
+    entropy = f"the entropy of the truth is {toy.entropy:.3f} nats"
+    ds.attrs["evaluation"] = (
+        f"Every generation is judged by {samples} points that it draws, against {_TEST} real points that no model is "
+        "trained on; theta* is trained as long as generation 1, from the same start, on fresh real points at every step; "
+        f"{entropy}. "
+        "The dotted line is what true points score."
+    )
+    return ds

@@ -1,0 +1,1 @@
+"""The simulations that hold every law against the library's own loops."""

@@ -1,0 +1,250 @@
+"""Loops of Gaussians, regressions and kernel densities, for the laws that they obey."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcloop import correctors, regimes
+from mcloop.drivers.scan import trajectory
+from mcloop.exact.gaussian import Normal, gaussian, normal
+from mcloop.exact.kde import kde
+from mcloop.exact.regression import linear_regression
+from mcloop.loop import make_loop
+from mcloop.validation.simulations import case, check, experiment, infos, seeing, started
+
+
+def replace(key, n, ddof, grow):
+    """n points at every fit, or i n at fit i (grow = 1)."""
+    model = gaussian(d=1, n=n, ddof=ddof)
+    return infos(make_loop(model, regimes.replace(lambda n, t: n * (1 + grow * (t - 1)))), key, 3)
+
+
+def accumulate(key, n):
+    return infos(make_loop(gaussian(d=2, n=n), regimes.accumulate()), key, 3)
+
+
+def subsample(key):
+    return infos(make_loop(gaussian(d=1, n=3, literal=True), regimes.accumulate_subsample()), key, 5)
+
+
+def augment(key, n, lam, gamma, shift):
+    """Fixed real set + lam corrected; the first fit's mean moved by `shift`."""
+    model = seeing(gaussian(d=1, n=n), fitted_mean=lambda p: p.mean[0])
+    loop = make_loop(model, regimes.augment(lam), correctors.mixture(gamma))
+    moved = started(loop, lambda s: s._replace(params=s.params._replace(mean=s.params.mean + shift)))
+    return infos(moved, key, 6)
+
+
+def fresh(key, n, m, w):
+    return infos(make_loop(gaussian(d=1, n=n, ddof=1), regimes.fresh(1.0, m / n, w)), key, 3)
+
+
+def curved(key, n, lam, gamma, shift):
+    """N(theta, theta^2) fitted by maximum likelihood to N(0, 1): theta* = 1 and F/N = 3/2, a misspecified model.
+
+    Two loops with the same random numbers start either side of the fit: half their gap is the derivative, to shift^2.
+    """
+    base = seeing(gaussian(d=1, n=n, covariance="diagonal"), theta=lambda p: p.root[0])
+
+    def fit(key, params, data):
+        mean, square = data.mean, data.root**2 / data.size + data.mean**2
+        theta = (jnp.sqrt(mean**2 + 4 * square) - mean) / 2
+        return Normal(theta, theta), {}
+
+    def start(state):
+        side = shift * jnp.float32([[1.0], [-1.0]])
+        ideal = jax.tree.map(jnp.ones_like, state.truth)  # the corrector's p* is the model at theta*, not the data
+        return state._replace(params=jax.tree.map(lambda x: x + side, state.params), truth=ideal)
+
+    loop = make_loop(base._replace(fit=fit), regimes.augment(lam), correctors.mixture(gamma))
+    theta = infos(started(loop, start), jnp.concatenate([key, key]), 3)["theta"]
+    return {"slope": (theta[:, 0] - theta[:, 1]) / (2 * shift)}
+
+
+def verified(key, n, c, tau2):
+    model = seeing(gaussian(d=1, n=n), fitted_mean=lambda p: p.mean[0])
+    loop = make_loop(model, regimes.replace(), correctors.verifier(jnp.reshape(c, (1,)), jnp.sqrt(tau2)))
+    return infos(loop, key, 3)
+
+
+def extrapolated(key, n, m, w):
+    """Two generations of the loop are one step of the law, and the model that they end with is the truth of the next."""
+    loop = make_loop(gaussian(d=1, n=n, covariance="diagonal"), regimes.replace(lambda n, t: m), correctors.extrapolate(w))
+
+    def step(truth, key):
+        final = trajectory(loop, key, truth, 2)[0].params
+        return final, final.root[0] ** 2
+
+    def one(key):
+        return jax.lax.scan(step, normal([0.0], [1.0]), jax.random.split(key, 2))[1]
+
+    return {"variance": jax.vmap(one, out_axes=-1)(key.ravel())}
+
+
+def spread(key, n, lam, s):
+    """A sampler that stretches by s is one at temperature s^2."""
+    return infos(make_loop(gaussian(d=1, n=n), regimes.augment(lam), correctors.temperature(s**2)), key, 4)
+
+
+def kernels(regime: Callable):
+    return lambda key, h: infos(make_loop(kde(d=1, n=4, bandwidth=h), regime()), key, 3)
+
+
+def regression(regime: Callable, design: str):
+    """The fewest rows whose squared errors have a finite variance (T = d + 4), and three more."""
+    return lambda key: infos(make_loop(linear_regression(d=3, n=10, design=design), regime()), key, 3)
+
+
+def ridged(key, ridge):
+    model = linear_regression(d=2, n=9, design="fresh", last_ridge=ridge)
+    return infos(make_loop(model, regimes.replace()), key, 3)
+
+
+def two_teachers(key, n1, n2):
+    """One fit on real labels and on those of a model one unit away."""
+    loop = make_loop(linear_regression(d=3, n=n1, design="fresh"), regimes.augment(n2 / n1))
+    away = jnp.float32([1.0, 0.0, 0.0])[:, None, None]
+    other = started(loop, lambda s: s._replace(params=s.params._replace(value=s.truth.value + away)))
+    return infos(other, key, 2)
+
+
+def mean_design(T: int, ridge: float) -> np.ndarray:
+    """The C = c I whose `ridge_transfer` is the mean one of standard normal designs with T rows and two columns.
+
+    By a sum over the eigenvalues x >= x u of X^T X, of density x^(T-1) (1 - u) u^((T-3)/2) e^(-x (1 + u)/2).
+    """
+    x, u = (np.arange(800)[:, None] + 0.5) / 8, (np.arange(400) + 0.5) / 400
+    density = x ** (T - 1) * (1 - u) * u ** ((T - 3) / 2) * np.exp(-x * (1 + u) / 2)
+    kept = (x / (x + T * ridge)) ** 2 + (x * u / (x * u + T * ridge)) ** 2
+    root = np.sqrt((density * kept).sum() / density.sum() / 2)
+    return ridge * root / (1 - root) * np.eye(2)
+
+
+GAUSSIAN = (
+    experiment(
+        replace,
+        case(
+            check("G1", 3, "n=4", "trace_ratio", n=4),
+            check("G2", 3, "n=4", "mean_sq_error", n=4),
+            check("G3", 3, "n=4", lambda i: i["w2"] ** 2, n=4),
+            n=4,
+            ddof=0,
+            grow=0,
+        ),
+        case(
+            check("G4", 3, "n=6", "trace_ratio", n=6),
+            check("G5", 3, "n=6", lambda i: np.sqrt(i["trace_ratio"]), n=6),
+            check("G6", 3, "n=6", "log_det", n=6),
+            check("G7", 3, "n=6", "mean_sq_error", n=6),
+            n=6,
+            ddof=1,
+            grow=0,
+        ),
+        case(check("A5", 3, "n=2", "trace_ratio", n=2), n=2, ddof=0, grow=1),
+        calls=4,
+    ),
+    experiment(
+        accumulate,
+        case(check("A1", 3, "n=3, d=2", "trace_ratio", n=3), n=3),
+        case(check("A2", 3, "n=2, d=2", lambda i: i["mean_sq_error"] / 2, n=2), n=2),
+    ),
+    experiment(subsample, case(check("A3", 5, "n=3, drawn point by point", "mean_sq_error", n=3)), calls=4),
+    experiment(
+        augment,
+        case(check("B1", 2, "n=3, m=6", "mean_sq_error", n=3, m=6), n=3, lam=2, gamma=0, shift=0),
+        case(
+            check("B2", 6, "lam=2, n=1e5", lambda i: 1e5 * i["mean_sq_error"], lam=2.0),
+            n=1e5,
+            lam=2,
+            gamma=0,
+            shift=0,
+        ),
+        case(
+            check("B4", 3, "lam=1, gamma=.5, n=4, first mean moved by 1", "fitted_mean", lam=1.0, gamma=0.5),
+            n=4,
+            lam=1,
+            gamma=0.5,
+            shift=1,
+        ),
+        case(check("B5", 3, "n=3, m=6, gamma=.5", "mean_sq_error", n=3, m=6, gamma=0.5), n=3, lam=2, gamma=0.5, shift=0),
+        calls=4,
+    ),
+    experiment(
+        fresh,
+        case(check("C1", 3, "n=9e4, m=6e4, w=.6", "mean_sq_error", n=9e4, m=6e4, w=0.6), n=9e4, m=6e4, w=0.6),
+    ),
+    experiment(
+        curved,
+        case(
+            check(
+                "J1",
+                3,
+                "N(theta, theta^2) on N(0, 1), mu=1.5; lam=.5, gamma=.3, n=4e6",
+                "slope",
+                lam=0.5,
+                mu=1.5,
+                gamma=0.3,
+            ),
+            n=2**22,
+            lam=0.5,
+            gamma=0.3,
+            shift=2**-9,
+        ),
+        replicas=2**11,
+    ),
+    experiment(
+        verified,
+        case(
+            check("F2", 3, "tau2=2, c=1.5, n=4e6", "trace_ratio", tau2=2.0),
+            check("F2m", 3, "tau2=2, c=1.5, n=4e6", "fitted_mean", tau2=2.0, c=1.5),
+            n=2**22,
+            c=1.5,
+            tau2=2.0,
+        ),
+        replicas=2**11,
+    ),
+    experiment(
+        extrapolated,
+        case(check("N1", 2, "n=6, m=10, w=.5", "variance", n=6, m=10, w=0.5), n=6, m=10, w=0.5),
+        calls=2,
+    ),
+    experiment(
+        spread,
+        case(check("S1", 4, "lam=.5, s=1.3, n=4e6", "trace_ratio", lam=0.5, s=1.3), n=2**22, lam=0.5, s=1.3),
+        replicas=2**11,
+    ),
+)
+
+KERNEL = (
+    experiment(kernels(regimes.replace), case(check("K1", 3, "n=4, h=.5", "second_moment", h=0.5), h=0.5)),
+    experiment(kernels(regimes.accumulate), case(check("K2", 3, "n=4, h=.7", "second_moment", h=0.7), h=0.7)),
+)
+
+REGRESSION = (
+    experiment(regression(regimes.replace, "same"), case(check("L1", 3, "T=10, d=3", "test_error", T=10, d=3))),
+    experiment(regression(regimes.accumulate, "same"), case(check("L2", 3, "T=10, d=3", "test_error", T=10, d=3)), calls=4),
+    experiment(regression(regimes.accumulate, "fresh"), case(check("L2b", 3, "T=10, d=3", "test_error", T=10, d=3)), calls=2),
+    experiment(
+        ridged,
+        case(
+            check(
+                "L3",
+                3,
+                "T=T0=9, d=2, l=.5, mean over designs",
+                lambda i: i["ridge_test_error"] - i["ridge_test_error"][:1],
+                C=mean_design(9, 0.5),
+                ridge=0.5,
+                T0=9,
+            ),
+            ridge=0.5,
+        ),
+    ),
+    experiment(
+        two_teachers,
+        case(check("L4", 2, "n1=6, n2=8, d=3, gap2=1", "test_error", n1=6, n2=8, d=3, gap2=1.0), n1=6, n2=8),
+    ),
+)
