@@ -216,10 +216,10 @@ def certify(
         generations: of the two copies that are run where nothing can be differentiated.
         seed: root of all randomness.
     """
-    from mcloop.certificates import verdict
+    from mcloop.experiment.certify import of_name_or_folder, show
 
-    found = verdict.of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed)
-    verdict.show(found)
+    found = of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed)
+    show(found)
 
 
 def _one(text: str) -> tuple[str, float | int | str]:

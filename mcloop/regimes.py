@@ -12,26 +12,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from mcloop.checks import check, known
 from mcloop.types import Draw, InputError, Memory, Regime, Supply
 
 Schedule = Callable[[Any, Any], Any]
-
-
-def known(value) -> np.ndarray | None:
-    """The value as NumPy, or None while it is being traced (its concrete values were checked before tracing)."""
-    return None if isinstance(value, Tracer) else np.asarray(value)
-
-
-def check(field: str, value, allowed: str, test: Callable[[np.ndarray], Any]) -> None:
-    """Raise InputError unless `test` holds for every (known) entry of `value`."""
-    array = known(value)
-    if array is None:
-        return
-    if array.dtype.kind not in "fiub" or not np.all(np.isfinite(array) | np.isposinf(array)) or not np.all(test(array)):
-        shown = array.item() if array.ndim == 0 else array.tolist()
-        raise InputError(f"{field} must be {allowed}, not {shown!r}.")
 
 
 def _all(n, t):

@@ -16,10 +16,11 @@ from mcloop.drivers.sweep import sweep
 from mcloop.loop import make_loop
 from mcloop.memory.rows import Rows
 from mcloop.models.compiled import learned
-from mcloop.models.optimum import Reference, minimised, optimum, population
+from mcloop.models.optimum import Reference, minimised, optimum
 from mcloop.models.training import training
 from mcloop.nets.features import random_features
 from mcloop.nets.network import Variables
+from mcloop.studies.certificates import population
 from mcloop.studies.toys import learner
 
 KEY = jax.random.key(8)

@@ -16,7 +16,7 @@ from mcloop.certificates.certificate import certificate
 from mcloop.data.toys import two_moons
 from mcloop.experiment import Experiment, Size
 from mcloop.models.diffusion import diffusion
-from mcloop.models.optimum import minimised, optimum, population
+from mcloop.models.optimum import minimised, optimum
 from mcloop.models.processes import edm
 from mcloop.models.samplers import heun
 from mcloop.nets.features import random_features
@@ -60,7 +60,7 @@ def best():
 @cache
 def problem():
     with jax.ensure_compile_time_eval():
-        return population(start(), best(), risk, draw, TOY, 2**15)
+        return certificates.population(start(), best(), risk, draw, TOY, 2**15)
 
 
 @cache

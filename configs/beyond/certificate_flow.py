@@ -17,7 +17,7 @@ from mcloop.certificates.certificate import certificate
 from mcloop.data.toys import two_moons
 from mcloop.experiment import Experiment, Size
 from mcloop.models.flow import normalizing_flow
-from mcloop.models.optimum import minimised, optimum, population
+from mcloop.models.optimum import minimised, optimum
 from mcloop.studies import certificates
 
 LAMS = [0.5, 1.0, 2.0]
@@ -48,7 +48,7 @@ def best():
 @cache
 def problem():
     with jax.ensure_compile_time_eval():
-        return population(start().params, best(), risk, draw, TOY, 2**17, likelihood=True)
+        return certificates.population(start().params, best(), risk, draw, TOY, 2**17, likelihood=True)
 
 
 @cache

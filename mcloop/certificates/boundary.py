@@ -15,10 +15,10 @@ from mcloop import random
 from mcloop.certificates.growth import late_growth
 from mcloop.certificates.growth import twins as twins
 from mcloop.certificates.search import STATISTICS, Boundary, Evaluation, relaxation, search
+from mcloop.checks import check
 from mcloop.drivers.scan import check_generations, trajectory
 from mcloop.drivers.sweep import check_axes, check_seeds, is_number, sweep
 from mcloop.errors import InputError
-from mcloop.regimes import check
 from mcloop.types import Loop
 
 _POINTS = 12  # axis values in one program

@@ -12,8 +12,9 @@ from jax.flatten_util import ravel_pytree
 from mcloop.certificates.fixed_point import fixed_point, settling
 from mcloop.certificates.papers_bound import Bound, papers_bound
 from mcloop.certificates.spectrum import dense_spectrum, spectrum
-from mcloop.certificates.stability import DENSE, Problem, Weighted, corrected, effect, matrices_at
+from mcloop.certificates.stability import Problem, Weighted, corrected, effect, matrices_at
 from mcloop.errors import InputError
+from mcloop.models.newton import DENSE
 
 
 class Certificate(NamedTuple):

@@ -11,9 +11,9 @@ import numpy as np
 import scipy.linalg
 from jax.flatten_util import ravel_pytree
 
-from mcloop.certificates.stability import DENSE, Matrices, Problem, jacobian
+from mcloop.certificates.stability import Matrices, Problem, jacobian
 from mcloop.errors import InputError
-from mcloop.models.newton import minimise
+from mcloop.models.newton import DENSE, minimise
 
 
 def population_map(

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from mcloop.certificates.stability import DENSE, Problem, Weighted
+from mcloop.certificates.stability import Problem, Weighted
 from mcloop.laws.stability import papers_rho, papers_safe_lam
+from mcloop.models.newton import DENSE
 
 
 class Bound(NamedTuple):

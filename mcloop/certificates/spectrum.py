@@ -12,8 +12,9 @@ import scipy.linalg
 import scipy.sparse.linalg as sparse
 from jax.flatten_util import ravel_pytree
 
-from mcloop.certificates.stability import DENSE, Matrices, Problem, jacobian, matrices, products
+from mcloop.certificates.stability import Matrices, Problem, jacobian, matrices, products
 from mcloop.errors import InputError
+from mcloop.models.newton import DENSE
 
 
 class Spectrum(NamedTuple):

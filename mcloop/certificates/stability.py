@@ -26,8 +26,6 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-DENSE = 600  # parameters up to which whole matrices are cheaper than products with them
-
 
 class Problem(NamedTuple):
     """What a certificate is computed from.

@@ -1,10 +1,8 @@
-"""The certificate of a loop as it is declared, or of a finished run: what of it can be differentiated, and what must be run."""
+"""The verdict on a loop: what of it can be differentiated, and what must be run."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -105,7 +103,7 @@ def certify(
     Raises:
         InputError: a bad number.
     """
-    _check(damping, generations)
+    check_request(damping, generations)
     where, key = dict(cell or {}), random.as_key(key)
     lam = None if loop.regime.lam is None else float(loop.regime.lam)
     if loop.model.objective is None:
@@ -131,7 +129,8 @@ def certify(
     return _measured(loop, where, key, state, real, generations, why)
 
 
-def _check(damping: float, generations: int) -> None:
+def check_request(damping: float, generations: int) -> None:
+    """Raise InputError for a bad damping or number of generations."""
     if generations < 2:
         raise InputError(f"generations must be a whole number >= 2, not {generations}.")
     if not (np.isfinite(damping) and damping >= 0):
@@ -143,61 +142,3 @@ def _measured(loop, cell, key, state, real, generations, why: str) -> Verdict:
         return Verdict(cell, rate=blackbox_rate(loop, key, generations, state=state, real=real), why=why)
     except InputError as error:
         return Verdict(cell, why=f"{why} No rate: {error}")
-
-
-def of_name_or_folder(
-    target: str, size: str, overrides: dict[str, list[Any]], damping: float, generations: int, seed: int, most: int = 12
-) -> list[Verdict]:
-    """Verdicts on the cells of an experiment, or of a run from the last checkpoints in its folder.
-
-    Raises:
-        InputError: neither a name nor a run's folder, a bad axis or number.
-    """
-    from mcloop.experiment import config as ex
-    from mcloop.storage.run_folder import read_manifest
-
-    _check(damping, generations)
-    folder = Path(target)
-    if (folder / "manifest.json").is_file():
-        kept = read_manifest(folder)["settings"]
-        known = ex.find(kept["name"])
-        declared = ex.load(known)
-        settings = ex.Settings(**{"data": None, **{k: v for k, v in kept.items() if k in ex.Settings._fields}})
-        settings = settings._replace(grid={**settings.grid, **overrides})
-    else:
-        known = ex.find(target)
-        declared = ex.load(known)
-        settings = ex.settle(known, declared, size, 1, None, overrides, seed)
-        folder = None
-    cells = [dict(zip(settings.grid, point, strict=True)) for point in itertools.product(*settings.grid.values())][:most]
-    if declared.certify is not None:
-        return [Verdict(cell, declared.certify(**cell)) for cell in cells]
-    options = declared.sizes[settings.size].options
-    if declared.load is not None:
-        table = declared.load(Path(settings.data) if settings.data else None)
-        options = {**options, "table": table}
-    fixed = {k: v for k, v in options.items() if k not in settings.grid}
-
-    def make(**cell):
-        return declared.make(**fixed, **cell)
-
-    if folder is not None and declared.neural:
-        from mcloop.drivers.train import last_states
-
-        states = last_states(
-            make, settings.grid, settings.seeds, settings.generations, folder=folder / "loops", seed=settings.seed
-        )
-        how: dict[str, Any] = {"damping": damping, "generations": generations}
-        return [certify(loop, key, state=state, cell=cell, **how) for cell, loop, key, state in states[:most]]
-    key = random.fold_in(random.as_key(jax.random.key(settings.seed)), 0)
-    return [certify(make(**cell), key, damping=damping, generations=generations, cell=cell) for cell in cells]
-
-
-def show(verdicts: list[Verdict]) -> None:
-    """Print them, a paragraph a cell."""
-    from mcloop.results import named
-
-    for verdict in verdicts:
-        print(", ".join(named(k, v) for k, v in verdict.cell.items()) or "the loop")
-        for said in verdict.sentences():
-            print(f"  {said}")

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
+from mcloop.checks import check
 from mcloop.correctors.nearest_centroid import fit_centroids as fit_centroids
 from mcloop.correctors.nearest_centroid import nearest_centroid as nearest_centroid
 from mcloop.memory.rows import Rows
 from mcloop.random import counts
-from mcloop.regimes import check
 from mcloop.types import Corrector, InputError, Model
 
 

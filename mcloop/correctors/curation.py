@@ -16,15 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import progress, random
+from mcloop.checks import check, whole
 from mcloop.data.tokens import Tokenizer
 from mcloop.errors import InputError
 from mcloop.memory.shards import Shards
-from mcloop.metrics.estimate import whole
 from mcloop.metrics.ngrams import distinct, flat, grams, pieces
 from mcloop.models.language import Packing, mask
 from mcloop.models.training import Fitted, averaged
 from mcloop.nets.network import Variables
-from mcloop.regimes import check
 from mcloop.storage.chunks import one_line
 from mcloop.types import Corrector, Learner, Model, Params
 

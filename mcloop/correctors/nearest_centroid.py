@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
+from mcloop.checks import check, known
 from mcloop.errors import InputError
 from mcloop.memory.rows import Rows
 from mcloop.memory.shards import Shards
-from mcloop.regimes import check, known
 from mcloop.types import Corrector
 
 _ROWS = 256  # images compared at a time

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
+from mcloop.checks import check, known
 from mcloop.exact import reading
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.random import counts as variates
-from mcloop.regimes import check, known
 from mcloop.types import InputError, Memory, Model, Objective, additive
 
 _TINY = np.finfo(np.float32).tiny

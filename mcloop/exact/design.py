@@ -10,8 +10,8 @@ import numpy as np
 from jax import lax
 
 from mcloop import random
+from mcloop.checks import known
 from mcloop.exact import factors
-from mcloop.regimes import known
 from mcloop.types import InputError
 
 NOISE = 2**16  # the stream of the labels' noise, beside a Bartlett factor's

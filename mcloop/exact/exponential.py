@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
+from mcloop.checks import check, known
 from mcloop.exact import means, reading
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.random import counts
-from mcloop.regimes import check, known
 from mcloop.types import InputError, Model
 
 

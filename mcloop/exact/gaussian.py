@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
+from mcloop.checks import check
 from mcloop.exact import factors, reading
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.metrics.wasserstein import gaussian_w2
-from mcloop.regimes import check
 from mcloop.types import InputError, Memory, Model, Objective, additive
 
 _MEAN = 2**16  # the stream of a draw's mean, beside those of its scatter

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
+from mcloop.checks import known
 from mcloop.exact import factors, reading
 from mcloop.exact.design import NOISE, Setting, copies, measure, need_noise, read_table
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.regimes import known
 from mcloop.types import InputError, Memory, Model, additive
 
 

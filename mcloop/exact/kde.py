@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
+from mcloop.checks import check
 from mcloop.exact import factors, reading
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.regimes import check
 from mcloop.types import InputError, Model
 
 _NOISE = 2**16 + 1  # the stream of the kernel's normals, beside the choice of a centre

@@ -10,9 +10,9 @@ import numpy as np
 from jax import lax
 
 from mcloop import random
+from mcloop.checks import check
 from mcloop.exact import reading
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.regimes import check
 from mcloop.types import InputError, Model
 
 _FLOOR = 1e-6  # least variance along an axis, relative to the data's: a component on one point stays a density

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcloop.regimes import check, known
+from mcloop.checks import check, known
 from mcloop.types import InputError
 
 

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
+from mcloop.checks import check, known
 from mcloop.exact import factors, means, reading
 from mcloop.exact.design import NOISE, Setting, copies, draw_bands, measure, need_noise, read_table, squared_solution
 from mcloop.exact.gram import gram_model
-from mcloop.regimes import check, known
 from mcloop.types import InputError, Model
 
 

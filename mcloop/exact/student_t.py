@@ -10,9 +10,9 @@ import numpy as np
 from jax import lax
 
 from mcloop import random
+from mcloop.checks import check
 from mcloop.exact import reading
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.regimes import check
 from mcloop.types import InputError, Model, Objective
 
 _STEPS = 30  # of EM from a warm start: what is left shrinks by about 3/(nu + 3) a step

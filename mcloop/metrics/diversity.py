@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from mcloop.checks import whole
 from mcloop.errors import InputError
-from mcloop.metrics.estimate import Estimate, features, permutation, whole
+from mcloop.metrics.estimate import Estimate, features, permutation
 
 
 def diversity(x, key=None, pairs: int | None = None) -> Estimate:

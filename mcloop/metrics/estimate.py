@@ -44,10 +44,3 @@ def pair(a, b, names: tuple[str, str], least: int = 2) -> tuple[np.ndarray, np.n
 def permutation(key, n: int) -> np.ndarray:
     """An order of n rows, drawn by a JAX key: NumPy's generator on the key's words, which compiles nothing."""
     return np.random.default_rng(np.asarray(jax.random.key_data(as_key(key)))).permutation(n)
-
-
-def whole(name: str, value, low: int, high: int) -> int:
-    """A whole number from `low` to `high`, or InputError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise InputError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
-    return int(value)

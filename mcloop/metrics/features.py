@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mcloop.checks import whole
 from mcloop.data.images import Images
 from mcloop.errors import InputError
-from mcloop.metrics.estimate import whole
 from mcloop.nets.lenet import lenet
 from mcloop.nets.network import Variables
 from mcloop.storage.chunks import ChunkStore, one_line

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from mcloop.checks import whole
 from mcloop.errors import InputError
-from mcloop.metrics.estimate import features, pair, permutation, whole
+from mcloop.metrics.estimate import features, pair, permutation
 
 
 def frechet_distance(a, b) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from mcloop.metrics.estimate import Estimate, pair, permutation, whole
+from mcloop.checks import whole
+from mcloop.metrics.estimate import Estimate, pair, permutation
 
 
 def kid(a, b, blocks: int = 10, key=None) -> Estimate:

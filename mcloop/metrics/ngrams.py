@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mcloop.checks import whole
 from mcloop.errors import InputError
-from mcloop.metrics.estimate import whole
 
 PACKINGS = ("stories", "contiguous")
 _ODD = 0xD1342543DE82EF95  # the multiplier of a rolling hash: of tokens a and then b, it is hash(a) _ODD^len(b) + hash(b)

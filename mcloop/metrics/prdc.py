@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mcloop.metrics.estimate import pair, whole
+from mcloop.checks import whole
+from mcloop.metrics.estimate import pair
 
 _ROWS = 128  # distances of so many rows to all others at a time; a count of them fits a byte
 

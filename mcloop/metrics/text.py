@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mcloop.checks import whole
 from mcloop.errors import InputError
-from mcloop.metrics.estimate import pair, whole
+from mcloop.metrics.estimate import pair
 from mcloop.metrics.frechet import frechet_distance
 from mcloop.metrics.ngrams import distinct, flat, grams, ngram_features, pieces
 from mcloop.metrics.panel import Panel

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+DENSE = 600  # parameters up to which whole Hessians are cheaper than products with them
 _STUCK = 1e3  # damping, in units of the mean curvature, at which steps are too short to matter
 
 

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from mcloop import random
-from mcloop.certificates.stability import DENSE, Problem, equal
 from mcloop.errors import InputError
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.models.newton import minimise
+from mcloop.models.newton import DENSE, minimise
 from mcloop.types import Model, Objective
 
 _REFERENCE = 2**13  # points of the truth that theta* is fitted to
@@ -133,21 +132,4 @@ def minimised(
             lambda free: free,
             likelihood,
         ),
-    )
-
-
-def population(
-    start: Any, reference: Reference, risk, draw, source: Any, points: int, *, likelihood: bool = False, seed: int = 1
-) -> Problem:
-    """The certificate's problem of a `minimised` family, with so many points in place of expectations."""
-    unravel = ravel_pytree(start)[1]
-    k_data, k_draw, k_risk = (random.fold_in(random.as_key(jax.random.key(seed)), i) for i in range(3))
-    one = jnp.ones(1)
-    return Problem(
-        reference.params,
-        lambda theta, body: risk(k_risk, unravel(theta), body.x, body.weight),
-        equal(source.sample(k_data, points)),
-        lambda theta: equal(draw(k_draw, unravel(theta), points)),
-        likelihood,
-        (lambda theta, x: risk(k_risk, unravel(theta), x[None], one)) if likelihood else None,
     )

@@ -5,19 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from mcloop import regimes
+from mcloop import random, regimes
 from mcloop.certificates.fixed_point import settling
 from mcloop.certificates.papers_bound import papers_bound
 from mcloop.certificates.spectrum import dense_spectrum
-from mcloop.certificates.stability import Problem, corrected, jacobian, matrices_at
+from mcloop.certificates.stability import Problem, corrected, equal, jacobian, matrices_at
 from mcloop.certificates.twins import along, twins
 from mcloop.loop import make_loop
-from mcloop.report.story import cells
+from mcloop.models.optimum import Reference
+from mcloop.report.cells import cells
 from mcloop.types import Corrector, Loop, Model
+
+
+def population(
+    start: Any, reference: Reference, risk, draw, source: Any, points: int, *, likelihood: bool = False, seed: int = 1
+) -> Problem:
+    """The certificate's problem of a `minimised` family, with so many points in place of expectations."""
+    unravel = ravel_pytree(start)[1]
+    k_data, k_draw, k_risk = (random.fold_in(random.as_key(jax.random.key(seed)), i) for i in range(3))
+    one = jnp.ones(1)
+    return Problem(
+        reference.params,
+        lambda theta, body: risk(k_risk, unravel(theta), body.x, body.weight),
+        equal(source.sample(k_data, points)),
+        lambda theta: equal(draw(k_draw, unravel(theta), points)),
+        likelihood,
+        (lambda theta, x: risk(k_risk, unravel(theta), x[None], one)) if likelihood else None,
+    )
 
 
 class Table(NamedTuple):

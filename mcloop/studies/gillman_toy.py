@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import correctors
+from mcloop.checks import check
 from mcloop.exact import factors
 from mcloop.exact.gaussian import Normal, Statistics, gaussian
 from mcloop.loop import make_loop
 from mcloop.memory.rows import Rows, put
-from mcloop.regimes import check
 from mcloop.types import Draw, InputError, Loop, Memory, Model, Regime, Supply
 
 _JITTER = 1e-6  # scikit-learn's reg_covar

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mcloop import make_loop, regimes
+from mcloop.checks import check
 from mcloop.data.grammar import story_grammar
 from mcloop.data.text import Text, corpus, counted, load_text
 from mcloop.data.tokens import bpe_tokenizer
@@ -19,7 +20,6 @@ from mcloop.experiment import Experiment, Size
 from mcloop.models.hosted import with_budget
 from mcloop.models.training import Budget, compute_dtype, cosine, training
 from mcloop.nets.transformer import Shape
-from mcloop.regimes import check
 from mcloop.studies.story_models import Teller, teller, told
 
 EQUAL = " at equal steps"
