@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from mcloop import make_loop, regimes
 from mcloop.data.toys import eight_gaussians
-from mcloop.drivers.scan import opening
+from mcloop.drivers.scan import first_generation
 from mcloop.models import ddim, ddpm, diffusion
 from mcloop.models.training import training
 from mcloop.nets import context_unet
@@ -50,7 +50,7 @@ def _toy_row(family: str, steps: int) -> dict[str, Any]:
 
     def begin(key, lam):
         loop = make_loop(model, regimes.augment(lam))
-        return opening(loop, key, None, 3, lambda s: loop.generation(key, s))[0]
+        return first_generation(loop, key, None, 3, lambda s: loop.generation(key, s))[0]
 
     def advance(key, lam, state):
         return make_loop(model, regimes.augment(lam)).generation(key, state)[0]

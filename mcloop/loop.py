@@ -43,9 +43,9 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
         _check_room(model, regime, generations)
         data, truth = model.observe(stream(key, 1, _OBSERVE), real)
         params = model.fit(stream(key, 1, _FIT), truth, data)[0] if first is None else first
-        pool = regime.init(model.memory, data, model.capacity, generations)
+        pool = regime.init(model.memory, data, model.memory.capacity, generations)
         state = State(jnp.int32(1), params, pool, data, truth)
-        return state if model.hosted else jax.tree.map(jnp.asarray, state)
+        return state if model.hosted is not None else jax.tree.map(jnp.asarray, state)
 
     def generation(key, state: State):
         key, t = random.as_key(key), state.t + 1
@@ -85,7 +85,7 @@ def _as_real(batch):
 def _ratio(model, data):
     """The effective synthetic : real ratio of a training set; infinite where nothing real is left."""
     real = model.memory.real(data)
-    if model.hosted:  # plain numbers, of which a division by zero would raise
+    if model.hosted is not None:  # plain numbers, of which a division by zero would raise
         real = np.float64(real)
         with np.errstate(divide="ignore"):
             return (model.memory.size(data) - real) / real
@@ -104,15 +104,15 @@ def _check_parts(model, regime, corrector):
 
 def _check_room(model, regime, generations):
     """Refuse, before anything is drawn, a regime that asks for more rows at once than the model's capacity."""
-    if model.capacity is None or generations is None:
+    if model.memory.capacity is None or generations is None:
         return
     try:
         wanted = regime.draw(np.float32(model.n), np.float32(generations))
         most = max(float(np.max(wanted.synthetic)), float(np.max(wanted.fresh)))
     except TypeError:  # a traced n or lam: its concrete values were checked before tracing
         return
-    if most > model.capacity:
+    if most > model.memory.capacity:
         raise InputError(
             f"capacity must be at least {most:.0f} for regime '{regime.name}' over {generations} generations, "
-            f"not {model.capacity}."
+            f"not {model.memory.capacity}."
         )

@@ -37,6 +37,7 @@ class Memory(NamedTuple):
         reserve: (a, blocks) -> the same data with room for `blocks` generations of points in all.
         append: (pool, a, place) -> the union of a reserved pool and one more generation, put at block `place`.
         subsample: (key, a, count) -> `count` points drawn without replacement, or None where points are not kept.
+        capacity: the most points that one draw holds, where each takes a row; None where a draw has no size limit.
     """
 
     merge: Callable[[Any, Any], Any]
@@ -46,57 +47,12 @@ class Memory(NamedTuple):
     reserve: Callable[[Any, int], Any]
     append: Callable[[Any, Any, Any], Any]
     subsample: Callable[[Key, Any, Any], Any] | None = None
+    capacity: int | None = None
 
 
 def additive(merge, scale, size, real) -> Memory:
     """The memory of a sufficient statistic: a union costs the same however old the pool is, and needs no room."""
     return Memory(merge, scale, size, real, lambda a, blocks: a, lambda pool, a, place: merge(pool, a))
-
-
-class Model(NamedTuple):
-    """A family: how it draws, fits, and is measured.
-
-    Attributes:
-        name: the family's name, as it appears in results.
-        n: real points (and the unit of every draw), shape () or (*cells,).
-        memory: how it remembers data.
-        observe: (key, real) -> (data, truth): the first training set, and the parameters that play theta* (the known
-            truth, or the fit on all of the user's data).
-        sample: (key, params, count) -> batch of synthetic points, in the memory's representation.
-        fit: (key, params, data) -> (params, info): `params` is the previous generation's (for a warm start).
-        measure: (params, truth) -> dict of scalars a cell.
-        truth: what `real=None` means: the parameters of the model's own standard truth.
-        batched: whether every function broadcasts over trailing cell axes; if not, the drivers vmap.
-        capacity: the most points that one draw can hold (rows), or None where a draw has no size limit (statistics).
-        estimator: words for the results: "maximum likelihood (ddof 0)", ...
-        temper: (params, T) -> the parameters at temperature T, where the family has a closed form.
-        blend: (a, b, w) -> (1 - w) a + w b in the parameters that are extrapolated (means, covariances, ...).
-        accept: (params, score) -> parameters of the distribution kept by a verifier, where there is a closed form.
-        evaluate: (key, params, truth) -> dict of what is seen only by drawing samples: scalars, and pictures (arrays).
-        hosted: whether it runs on the host, a Python loop of compiled steps over data that may lie on disk; such a model is
-            never traced and never vmapped.
-        blank: () -> the parameters' shapes, by which a hosted model's checkpoint is read.
-        objective: what `fit` minimises, where the family can be differentiated: certificates are computed from it.
-    """
-
-    name: str
-    n: Any
-    memory: Memory
-    observe: Callable[[Key, Any], tuple[Any, Params]]
-    sample: Callable[[Key, Params, Any], Batch]
-    fit: Callable[[Key, Params, Any], tuple[Params, dict]]
-    measure: Callable[[Params, Params], dict]
-    truth: Params = None
-    batched: bool = False
-    capacity: int | None = None
-    estimator: str = ""
-    temper: Callable[[Params, Any], Params] | None = None
-    blend: Callable[[Params, Params, Any], Params] | None = None
-    accept: Callable[[Params, Any], Params] | None = None
-    evaluate: Callable[[Key, Params, Params], dict] | None = None
-    hosted: bool = False
-    blank: Callable[[], Params] | None = None
-    objective: Objective | None = None
 
 
 class Objective(NamedTuple):
@@ -114,6 +70,65 @@ class Objective(NamedTuple):
     free: Callable[[Params], Any]
     params: Callable[[Any], Params]
     likelihood: bool
+
+
+class ClosedForms(NamedTuple):
+    """What a family knows of itself in formulas; a corrector or a certificate that needs one says so where it is missing.
+
+    Attributes:
+        temper: (params, T) -> the parameters at temperature T.
+        blend: (a, b, w) -> (1 - w) a + w b in the parameters that are extrapolated (means, covariances, ...).
+        accept: (params, score) -> parameters of the distribution kept by a verifier.
+        objective: what `fit` minimises: certificates are computed from it.
+    """
+
+    temper: Callable[[Params, Any], Params] | None = None
+    blend: Callable[[Params, Params, Any], Params] | None = None
+    accept: Callable[[Params, Any], Params] | None = None
+    objective: Objective | None = None
+
+
+class Hosted(NamedTuple):
+    """What a model needs that runs on the host, a Python loop of compiled steps over data that may lie on disk.
+
+    Attributes:
+        blank: () -> the parameters' shapes, by which a checkpoint is read.
+    """
+
+    blank: Callable[[], Params]
+
+
+class Model(NamedTuple):
+    """A family: how it draws, fits, and is measured. The first six fields are all that a loop needs.
+
+    Attributes:
+        name: the family's name, as it appears in results.
+        n: real points (and the unit of every draw), shape () or (*cells,).
+        memory: how it remembers data.
+        observe: (key, real) -> (data, truth): the first training set, and the parameters that play theta* (the known
+            truth, or the fit on all of the user's data).
+        sample: (key, params, count) -> batch of synthetic points, in the memory's representation.
+        fit: (key, params, data) -> (params, info): `params` is the previous generation's (for a warm start).
+        measure: (params, truth) -> dict of scalars a cell.
+        evaluate: (key, params, truth) -> dict of what is seen only by drawing samples: scalars, and pictures (arrays).
+        estimator: words for the results: "maximum likelihood (ddof 0)", ...
+        batched: whether every function broadcasts over trailing cell axes; if not, the drivers vmap.
+        forms: what is known in closed form.
+        hosted: given for a model that is never traced and never vmapped; None for one that is compiled.
+    """
+
+    name: str
+    n: Any
+    memory: Memory
+    observe: Callable[[Key, Any], tuple[Any, Params]]
+    sample: Callable[[Key, Params, Any], Batch]
+    fit: Callable[[Key, Params, Any], tuple[Params, dict]]
+    measure: Callable[[Params, Params], dict] = lambda params, truth: {}
+    evaluate: Callable[[Key, Params, Params], dict] | None = None
+    estimator: str = ""
+    batched: bool = False
+    forms: ClosedForms = ClosedForms()
+    hosted: Hosted | None = None
 
 
 class Learner(NamedTuple):

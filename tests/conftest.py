@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import settings
 
-from mcloop import random
 from mcloop.errors import InputError
+from mcloop.random import variates
 from mcloop.types import Model, additive
 
 # rank promotion stays allowed: the library broadcasts over trailing cells on purpose
@@ -54,7 +54,7 @@ def walker(n=4, batched=False) -> Model:
     def sample(key, params, count):
         count = jnp.asarray(count, jnp.float32)
         # the key is a hash already; as a uniform it spares a second one
-        noise = random._unit(jax.random.key_data(key)[..., 0]) - 0.5
+        noise = variates.open_unit(jax.random.key_data(key)[..., 0]) - 0.5
         return Mean(count, 0 * count, params + noise * jnp.sqrt(12 / count))
 
     def observe(key, real):

@@ -51,7 +51,7 @@ def evaluate(points, variables):
 def hosted_model(n=40, **options):
     real = {"x": np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)}
     spec = training(30, Budget(epochs=2), rate=0.05, batch=16, **options)
-    return hosted.hosted(gaussian_learner(), spec, real, codec=CODEC, evaluate=evaluate, samples=50, chunk=20)
+    return hosted.hosted_model(gaussian_learner(), spec, real, codec=CODEC, evaluate=evaluate, samples=50, chunk=20)
 
 
 REGIMES = {

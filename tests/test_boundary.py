@@ -12,8 +12,9 @@ from scipy.stats import t as student
 import mcloop
 from mcloop import correctors, exact, regimes
 from mcloop.certificates import boundary as module
-from mcloop.certificates.boundary import boundary, draw_map, growth_map, twins
+from mcloop.certificates.boundary import boundary, draw_map, growth_map
 from mcloop.certificates.search import _GRAIN, STATISTICS, _moment, _place, _told, relaxation, search
+from mcloop.certificates.twins import growth_twins
 from mcloop.drivers.scan import scan
 from mcloop.exact.gaussian import normal
 from mcloop.laws import LAWS, spread_safe_lam
@@ -192,7 +193,7 @@ def test_twins_are_the_loop_and_its_derivative():
     loop = mcloop.make_loop(exact.gaussian(d=1, n=500), regimes.augment(0.8), correctors.temperature(1.7))
     key = jax.random.split(jax.random.key(3), 6)
     _, alone = scan(loop, key, generations=12)
-    _, seen = scan(twins(loop), key, generations=12)
+    _, seen = scan(growth_twins(loop), key, generations=12)
     for name, x in alone.items():
         np.testing.assert_allclose(seen[name], x, rtol=2e-4, atol=1e-7)
     assert np.isnan(seen["log_growth"][0]).all() and np.isfinite(seen["log_growth"][1:]).all()
@@ -201,7 +202,7 @@ def test_twins_are_the_loop_and_its_derivative():
 def test_a_square_root_shows_a_decay_that_is_none():
     """At the boundary v grows linearly: differences of standard deviations shrink by (v_g/v_{g+1})^(1/2)."""
     lam, s = 1 / (1.3**2 - 1), 1.3
-    loop = twins(stretched(lam, s), distance=lambda a, b: jnp.abs(a.root - b.root)[0, 0])
+    loop = growth_twins(stretched(lam, s), distance=lambda a, b: jnp.abs(a.root - b.root)[0, 0])
     _, seen = scan(loop, jax.random.split(jax.random.key(1), 16), generations=16)
     v = np.asarray(LAWS["S1"].value(np.arange(1, 17), lam=lam, s=s))
     assert np.allclose(np.asarray(seen["log_growth"])[1:].mean(1), -np.log(v[1:] / v[:-1]) / 2, atol=2e-3)

@@ -146,7 +146,7 @@ def test_accepted_gaussians_are_the_product_of_densities(covariance):
     spread = np.cov(np.random.default_rng(1).normal(size=(3, 9)))
     spread = {"full": spread, "diagonal": np.diag(spread), "isotropic": np.diag(spread)[:1]}[covariance]
     mean, centre, tau = np.array([1.0, -2, 0.5]), np.array([0.0, 1, 2]), 0.7
-    out = exact.gaussian(d=3, n=9, covariance=covariance).accept(exact.normal(mean, spread), (centre, tau))
+    out = exact.gaussian(d=3, n=9, covariance=covariance).forms.accept(exact.normal(mean, spread), (centre, tau))
     matrix = spread if covariance == "full" else np.diag(np.broadcast_to(spread, 3))
     product = np.linalg.inv(np.linalg.inv(matrix) + np.eye(3) / tau**2)
     np.testing.assert_allclose(out.mean, product @ (np.linalg.solve(matrix, mean) + centre / tau**2), rtol=1e-4)
@@ -157,7 +157,7 @@ def test_accepted_gaussians_are_the_product_of_densities(covariance):
 
 def test_kept_labels_are_tilted_by_how_likely_each_is_kept():
     model = exact.categorical(2, 100)
-    kept = model.accept(Categorical(jnp.float32([0.7, 0.3])), jnp.float32([0.9, 0.3]))
+    kept = model.forms.accept(Categorical(jnp.float32([0.7, 0.3])), jnp.float32([0.9, 0.3]))
     np.testing.assert_allclose(kept.p, np.array([0.63, 0.09]) / 0.72, rtol=1e-6)
 
 

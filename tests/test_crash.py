@@ -11,7 +11,7 @@ from pathlib import Path
 
 import crashing
 import pytest
-from test_neural import same_files
+from test_train import same_files
 
 KILLS_BY_CLOCK, KILLS_IN_A_SAVE = 10, 14
 
@@ -62,10 +62,10 @@ def test_killed_at_random_moments_and_resumed_to_the_bit(tmp_path):
         assert child(tmp_path / "killed")[0] == 0
         nursery.stdin.close()
     same_files(tmp_path / "whole", tmp_path / "killed")
-    assert not list((tmp_path / "whole").glob("*/drafts"))
+    assert not list((tmp_path / "whole").glob("*/partial_draws"))
     assert crashing.work(tmp_path / "killed").identical(crashing.work(tmp_path / "whole"))
 
 
 def unfinished_draws(folder):
     """Whether a process died between two parts of the same draw."""
-    return any(0 < len(list(draw.glob("part-*.npz"))) < 3 for draw in folder.glob("*/drafts/*"))
+    return any(0 < len(list(draw.glob("part-*.npz"))) < 3 for draw in folder.glob("*/partial_draws/*"))

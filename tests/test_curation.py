@@ -18,11 +18,11 @@ from mcloop.models.hosted import Origin
 from mcloop.models.training import Budget, cosine, training
 from mcloop.nets.transformer import Shape
 from mcloop.storage import partial_draws
-from mcloop.studies.story_models import teller, told
-from mcloop.types import Learner, Model
+from mcloop.studies.story_models import corpus_of, story_model
+from mcloop.types import Hosted, Learner, Model
 
 GRAMMAR = story_grammar(20)
-CORPUS = told(GRAMMAR, 120, 64, 128)
+CORPUS = corpus_of(GRAMMAR, 120, 64, 128)
 END, LENGTH = CORPUS.tokenizer.end, CORPUS.length
 KEY = jax.random.key(3)
 CHUNK = 64
@@ -33,7 +33,7 @@ def tiny():
     """A transformer of one layer on 120 stories of a grammar."""
     shape = Shape("gpt2", 1, 16, 32, 2, CORPUS.tokenizer.vocabulary, LENGTH)
     spec = training(Budget(epochs=6), Budget(epochs=1), rate=cosine(2e-2), batch=20, warm=False)
-    return teller(CORPUS, shape, spec, grammar=GRAMMAR, inclusive=False, samples=CHUNK, chunk=CHUNK)
+    return story_model(CORPUS, shape, spec, grammar=GRAMMAR, inclusive=False, samples=CHUNK, chunk=CHUNK)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ class Urn:
             sample,
             fit,
             lambda params, truth: {},
-            hosted=True,
+            hosted=Hosted(lambda: ()),
         )
         self.real = data
 
@@ -242,7 +242,7 @@ def test_drawn_stories_stay_where_they_are_on_disk(make, tiny, fitted, tmp_path,
     def score(model, truth):
         return lambda tokens: tokens[:, 3] % 10 / 10
 
-    with partial_draws.working_at(partial_draws.Desk(tmp_path)):
+    with partial_draws.keeping(partial_draws.PartialDraws(tmp_path)):
         kept = told_by(make(score), tiny.model._replace(sample=sample), 100, params=fitted)
         values = {id(body.parts[0].values) for body in drawn}
         assert len(kept) == 100 and len(kept.parts) > 1
@@ -449,7 +449,7 @@ def loops(tiny, score, folder):
 
 
 def test_a_loop_that_is_killed_in_its_second_candidate_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
-    put, puts, die_at = partial_draws.Draft.put, [], None
+    put, puts, die_at = partial_draws.PartialDraw.put, [], None
 
     def counted(self, part, values):
         puts.append(part)
@@ -457,7 +457,7 @@ def test_a_loop_that_is_killed_in_its_second_candidate_ends_as_one_that_was_not(
             raise Killed
         put(self, part, values)
 
-    monkeypatch.setattr(partial_draws.Draft, "put", counted)
+    monkeypatch.setattr(partial_draws.PartialDraw, "put", counted)
     score, again = (likelihood(tiny.learner, END, "stories", False) for _ in range(2))
     whole = loops(tiny, score, tmp_path / "whole")
     # a replica: one chunk to measure, which is the first of the first candidate; one more; two; and one to measure again

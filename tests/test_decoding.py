@@ -167,26 +167,26 @@ def compiled(net, length, end, **options):
     return quick(draw)
 
 
-def told(stories, seed=0, length=23, count=64, blocks=1, **options):
+def decoded(stories, seed=0, length=23, count=64, blocks=1, **options):
     net, variables, end = stories
     return np.asarray(compiled(net, length, end, blocks=blocks, **options)(jax.random.key(seed), variables, count))
 
 
 @pytest.mark.parametrize("first", [None, tuple(range(7))], ids=["learnt", "given"])
 def test_how_often_the_cache_grows_changes_nothing(stories, first):
-    whole = told(stories, blocks=1, first=first)
+    whole = decoded(stories, blocks=1, first=first)
     assert len(np.unique(whole, axis=0)) > 40
     for blocks in (2, 4, 7) if first is None else (3,):
-        np.testing.assert_array_equal(told(stories, blocks=blocks, first=first), whole)
+        np.testing.assert_array_equal(decoded(stories, blocks=blocks, first=first), whole)
 
 
 def test_after_the_first_end_everything_is_end(stories):
-    tokens, end = told(stories), stories[2]
+    tokens, end = decoded(stories), stories[2]
     ended = np.cumsum(tokens == end, 1) > 0
     assert (tokens[ended] == end).all()
     lengths = (~ended).sum(1)
     assert lengths.min() < 5 and lengths.max() == 23  # short stories, and some that fill the context
-    on = told(stories, stop=False)
+    on = decoded(stories, stop=False)
     after = np.cumsum(on == end, 1) > 0
     assert (on[after] != end).mean() > 0.3
     # up to its first end a row is the same: what came after was cut, nothing else
@@ -194,16 +194,16 @@ def test_after_the_first_end_everything_is_end(stories):
 
 
 def test_an_end_that_opens_a_sequence_ends_it(stories):
-    assert (told(stories, first=tuple(np.eye(7)[stories[2]])) == stories[2]).all()
+    assert (decoded(stories, first=tuple(np.eye(7)[stories[2]])) == stories[2]).all()
 
 
 def test_draws_depend_on_key_variables_and_count_only(stories):
     net, variables, end = stories
-    tokens = told(stories)
-    np.testing.assert_array_equal(told(stories), tokens)
-    assert not np.array_equal(told(stories, seed=1), tokens)
+    tokens = decoded(stories)
+    np.testing.assert_array_equal(decoded(stories), tokens)
+    assert not np.array_equal(decoded(stories, seed=1), tokens)
     other = variables._replace(params=jax.tree.map(lambda x: 1.1 * x, variables.params))
-    assert not np.array_equal(told((net, other, end)), tokens)
+    assert not np.array_equal(decoded((net, other, end)), tokens)
 
 
 # greedy decoding, as Hugging Face has it
@@ -217,7 +217,7 @@ def test_greedy_stories_are_those_of_hugging_face(family, given, monkeypatch):
     shape, net, variables = tiny(family, 31, 40, 2, loud=0.4)
     end, model = 14, importlib.import_module("language").hugging_face(shape, variables)
     first = tuple(1.0 - np.eye(31)[end]) if given else None
-    ours = told((net, variables, end), count=12, length=40, temperature=0, first=first, blocks=3)
+    ours = decoded((net, variables, end), count=12, length=40, temperature=0, first=first, blocks=3)
     begun = torch.tensor(ours[:, :1], dtype=torch.long) if given else torch.full((12, 1), end)
     how = {"max_new_tokens": 40 - given, "eos_token_id": end, "pad_token_id": end}
     theirs = model.generate(begun, attention_mask=torch.ones_like(begun), do_sample=False, **how).numpy()[
@@ -292,7 +292,7 @@ def test_the_first_token_has_its_weight(weights):
 
 
 def test_a_temperature_near_zero_takes_the_likeliest(stories):
-    np.testing.assert_array_equal(told(stories, temperature=1e-36), told(stories, temperature=0))
+    np.testing.assert_array_equal(decoded(stories, temperature=1e-36), decoded(stories, temperature=0))
 
 
 # refusals, and accelerators

@@ -98,7 +98,7 @@ def lazy(model, start, share):
 
     def fit(key, params, data):
         old = params.start if isinstance(params, Start) else params
-        return model.blend(old, model.fit(key, truth(params), data)[0], share), {}
+        return model.forms.blend(old, model.fit(key, truth(params), data)[0], share), {}
 
     return model._replace(
         observe=observe,

@@ -167,14 +167,14 @@ def test_a_density_estimate_draws_what_sklearn_draws():
 def test_closed_forms_of_correctors():
     model = exact.categorical(3, 10, [0.6, 0.3, 0.1])
     truth = model.observe(KEY, None)[1]
-    np.testing.assert_allclose(model.temper(truth, 0.5).p, np.array([36, 9, 1]) / 46, rtol=1e-5)
-    np.testing.assert_allclose(model.accept(truth, jnp.float32([1.0, 1.0, 0.5])).p, np.array([12, 6, 1]) / 19, rtol=1e-5)
-    away = model.blend(truth, truth._replace(p=jnp.float32([0.8, 0.2, 0.0])), -4.0).p
+    np.testing.assert_allclose(model.forms.temper(truth, 0.5).p, np.array([36, 9, 1]) / 46, rtol=1e-5)
+    np.testing.assert_allclose(model.forms.accept(truth, jnp.float32([1.0, 1.0, 0.5])).p, np.array([12, 6, 1]) / 19, rtol=1e-5)
+    away = model.forms.blend(truth, truth._replace(p=jnp.float32([0.8, 0.2, 0.0])), -4.0).p
     np.testing.assert_allclose(away, np.array([0, 0.7, 0.5]) / 1.2, atol=1e-6)
     coin = exact.bernoulli(0.8, 10)
     heads = coin.observe(KEY, None)[1]
-    np.testing.assert_allclose(coin.accept(heads, (0.5, 1.0)).mean, 0.8 / 0.9, rtol=1e-6)
-    np.testing.assert_allclose(coin.temper(heads, 0.5).mean, 0.64 / 0.68, rtol=1e-6)
+    np.testing.assert_allclose(coin.forms.accept(heads, (0.5, 1.0)).mean, 0.8 / 0.9, rtol=1e-6)
+    np.testing.assert_allclose(coin.forms.temper(heads, 0.5).mean, 0.64 / 0.68, rtol=1e-6)
 
 
 def test_part_of_a_reused_design_is_refused_or_undefined():

@@ -190,7 +190,7 @@ def test_pictures_are_not_measures():
 
 def test_arms_by_paired_t():
     ds = simulated()
-    first, second = story.compare(ds, "fid")
+    first, second = story.compare_paired(ds, "fid")
     last = ds["fid"].isel(generation=-1).sel(lam=1.0).values.astype(float)
     assert second.startswith("At the last generation fid, lam 1 is ")
     assert "lam 0.5" in first
@@ -208,21 +208,21 @@ def test_order_claims_only_what_is_resolved():
     ds = simulated(lams=(1.0,))
     near = np.array([[10.0, 20.0, 30.0, 40.0], [10.3, 19.8, 30.2, 39.9], [12.0, 22.1, 31.9, 42.0]])
     ds["fid"][0, :, :, -1] = near
-    (said,) = story.compare(ds, "fid")
+    (said,) = story.compare_paired(ds, "fid")
     assert "ordered baseline ~ corrected < uncorrected (~: not resolved" in said
     ds["fid"][0, 1, 2, -1] = np.nan
-    (said,) = story.compare(ds, "fid")
+    (said,) = story.compare_paired(ds, "fid")
     assert "ordered baseline < uncorrected;" in said and said.endswith("corrected: not finite in 1 of 4 seeds.")
     ds["fid"][0, :, :, -1] = np.inf
-    assert story.compare(ds, "fid")[0].count("not finite in any seed") == 3
-    (said,) = story.compare(simulated(lams=(1.0,)).isel(seed=[0]), "fid")
+    assert story.compare_paired(ds, "fid")[0].count("not finite in any seed") == 3
+    (said,) = story.compare_paired(simulated(lams=(1.0,)).isel(seed=[0]), "fid")
     assert said.endswith("one seed, so the order is not tested.") and "+-" not in said
     ds["fid"][0, :, :, -1] = 0
-    (said,) = story.compare(ds, "fid")
+    (said,) = story.compare_paired(ds, "fid")
     assert said == "At the last generation fid is the same, seed by seed, in baseline, corrected, uncorrected: 0."
     ds["fid"][:] = np.nan
-    assert story.compare(ds, "fid") == []  # measured nowhere
-    assert story.compare(ds.isel(arm=[0]), "precision") == []
+    assert story.compare_paired(ds, "fid") == []  # measured nowhere
+    assert story.compare_paired(ds.isel(arm=[0]), "precision") == []
     assert any('minus "baseline"' in said for said in story.tell(simulated(), experiment(), CAPTION, SETTINGS).seen)
 
 

@@ -16,7 +16,7 @@ from mcloop.models.language import language, mask, sides, tokens_codec
 from mcloop.models.training import begin, start, step, training
 from mcloop.nets.transformer import Shape, transformer
 from mcloop.report import sample_texts as kept
-from mcloop.studies.story_models import judge, rows, told
+from mcloop.studies.story_models import corpus_of, rows, story_panel
 from mcloop.types import Learner
 
 END, LENGTH = 3, 4
@@ -192,14 +192,14 @@ def test_rows_are_stories_and_then_ends(known):
 
 
 def test_a_corpus_is_told(known):
-    corpus = told(known, 300, 100, 16)
+    corpus = corpus_of(known, 300, 100, 16)
     end = corpus.tokenizer.end
     assert corpus.train.shape == (300, 16) and corpus.validation.shape == (100, 16) and corpus.packing == "stories"
     assert corpus.tokenizer.vocabulary == end + 1 == len(known.words) + 1
     assert corpus.tokens == (corpus.train != end).sum() + 300  # a story, and its end
     np.testing.assert_array_equal(corpus.first, np.bincount(corpus.train[:, 0], minlength=end + 1))
-    np.testing.assert_array_equal(told(known, 300, 100, 16).train, corpus.train)
-    assert not np.array_equal(told(known, 300, 100, 16, seed=1).train, corpus.train)
+    np.testing.assert_array_equal(corpus_of(known, 300, 100, 16).train, corpus.train)
+    assert not np.array_equal(corpus_of(known, 300, 100, 16, seed=1).train, corpus.train)
     assert not np.array_equal(corpus.train[:100], corpus.validation)
     assert all(np.isfinite(known.log_prob(row[row != end])) for row in corpus.validation)
 
@@ -221,10 +221,10 @@ def pretender(known, off=0.0) -> Learner:
 
 
 def test_a_model_that_is_the_grammar_has_no_excess(known):
-    corpus = told(known, 200, 70, 16)
+    corpus = corpus_of(known, 200, 70, 16)
     end = corpus.tokenizer.end
     tokens = rows(known, np.random.default_rng(9), 40, 16)
-    panel = judge(corpus, pretender(known), 40, False, known)
+    panel = story_panel(corpus, pretender(known), 40, False, known)
     seen = panel.see({"tokens": tokens}, None)
     assert seen["excess"] == pytest.approx(0, abs=1e-6) and seen["ungrammatical"] == 0
     nats = -np.array([known.log_prob(row[row != end]) for row in corpus.validation])
@@ -243,7 +243,7 @@ def test_a_model_that_is_the_grammar_has_no_excess(known):
     broken = tokens.copy()
     broken[:10, 0] = known.words.index("ran")
     broken[broken == known.words.index("hen")] = known.words.index("dog")
-    other = judge(corpus, pretender(known, 0.5), 40, False, known).see({"tokens": broken}, None)
+    other = story_panel(corpus, pretender(known, 0.5), 40, False, known).see({"tokens": broken}, None)
     assert other["excess"] == pytest.approx(0.5, abs=1e-5)
     assert other["ungrammatical"] == 0.25
     assert other["rare_lost"] == pytest.approx(1 / 3)

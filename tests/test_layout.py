@@ -17,7 +17,7 @@ from mcloop.models.likelihood import token_losses
 from mcloop.models.training import Budget, training
 from mcloop.nets.layout import batch_sharding, mesh, variables_sharding
 from mcloop.nets.transformer import GPT2_9M, LLAMA2_12M, LLAMA2_42M, LLAMA2_126M, Shape, transformer
-from mcloop.studies.story_models import teller, told
+from mcloop.studies.story_models import corpus_of, story_model
 
 PAPERS = {"GPT2_9M": GPT2_9M, "LLAMA2_12M": LLAMA2_12M, "LLAMA2_42M": LLAMA2_42M, "LLAMA2_126M": LLAMA2_126M}
 
@@ -60,11 +60,11 @@ def both_ways(shape):
 
 def loop_both_ways():
     """A loop's first fit, and what is seen of it, on one device and on a mesh."""
-    data, found = told(story_grammar(20), 64, 16, 128), []
+    data, found = corpus_of(story_grammar(20), 64, 16, 128), []
     shape = Shape("gpt2", 1, 64, 128, 2, data.tokenizer.vocabulary, 128)
     spec = training(Budget(3), Budget(3), rate=1e-2, batch=16, warm=False)
     for grid in (None, mesh(2, 4)):
-        model = teller(data, shape, spec, inclusive=False, samples=16, chunk=16, mesh=grid).model
+        model = story_model(data, shape, spec, inclusive=False, samples=16, chunk=16, mesh=grid).model
         state = make_loop(model, regimes.replace()).init(jax.random.key(0))
         seen = model.evaluate(jax.random.key(1), state.params, state.truth)
         devices = max(len(leaf.devices()) for leaf in jax.tree.leaves(state.params))

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from mcloop import random
-from mcloop.random import counts
+from mcloop.random import counts, variates
 
 S = 30_000
 DOF = (0, 1, 2, 3, 50)
@@ -27,7 +27,7 @@ def across(values, key):
 
 
 @jax.jit
-def variates(key, long):
+def every_variate(key, long):
     """Every sampler, for every one of its parameters, with the same key."""
     axes = (1,) * key.ndim
     n, p = (across(x, key) for x in zip(*BINOMIALS, strict=True))
@@ -56,7 +56,7 @@ def keys():
 @pytest.fixture(scope="module")
 def drawn(keys):
     """Parameters (P, 1) against keys (1, S): each (parameters or entries, S)."""
-    return {name: np.asarray(x, np.float64).reshape(-1, S) for name, x in variates(keys[None], LONG).items()}
+    return {name: np.asarray(x, np.float64).reshape(-1, S) for name, x in every_variate(keys[None], LONG).items()}
 
 
 def follows(x, law):
@@ -152,8 +152,8 @@ def test_place_inverts_the_cumulative_sum_and_never_finds_what_weighs_nothing():
 
 def test_inversion_ends_when_the_uniform_is_all_but_one(monkeypatch):
     """What rounding leaves of the largest uniforms is no reason to count up to n."""
-    words = counts._pair
-    monkeypatch.setattr(counts, "_pair", lambda *a, **b: tuple(jnp.full_like(w, 2**32 - 1) for w in words(*a, **b)))
+    words = counts.two_words
+    monkeypatch.setattr(counts, "two_words", lambda *a, **b: tuple(jnp.full_like(w, 2**32 - 1) for w in words(*a, **b)))
     n, p = jnp.float32([1000, 50, 200, 1e6]), jnp.float32([0.005, 0.19, 0.049, 9e-6])
     largest = np.asarray(counts._inversion(jax.random.key(0), n, p, ()))
     assert (largest < stats.binom.isf(1e-13, n, p)).all() and (largest > stats.binom.isf(1e-5, n, p)).all()
@@ -164,19 +164,19 @@ def test_inversion_ends_when_the_uniform_is_all_but_one(monkeypatch):
 
 def test_the_unit_interval_is_open_and_symmetric():
     words = jnp.uint32([0, 2**9, 2**31, 2**32 - 1])
-    units = np.asarray(random._unit(words), np.float64)
+    units = np.asarray(variates.open_unit(words), np.float64)
     assert units[0] == 2.0**-24 and units[3] == 1 - 2.0**-24 and units[2] == 0.5 + 2.0**-24
-    assert np.isfinite(random._gaussian(words)).all()
+    assert np.isfinite(variates._gaussian(words)).all()
 
 
 def test_the_quantile_is_accurate_into_both_tails():
     words = np.concatenate([np.arange(2000), 2**22 + np.arange(-1000, 1000), 2**23 - 1 - np.arange(2000)]) << 9
     ideal = stats.norm.ppf(((words >> 9) + 0.5) / 2**23)
-    np.testing.assert_allclose(random._gaussian(jnp.asarray(words, jnp.uint32)), ideal, rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(variates._gaussian(jnp.asarray(words, jnp.uint32)), ideal, rtol=2e-6, atol=1e-7)
 
 
 def test_a_keys_numbers_do_not_depend_on_what_stands_beside_it(keys, drawn):
-    alone = variates(keys[12_345], LONG)
+    alone = every_variate(keys[12_345], LONG)
     for name, x in drawn.items():
         np.testing.assert_allclose(np.ravel(alone[name]), x[:, 12_345], rtol=1e-5, err_msg=name)
     few = jax.jit(lambda key: (random.normal(key, (3,)), random.chi_square(key, 5.0, (3,))))

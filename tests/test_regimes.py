@@ -63,7 +63,6 @@ def ledger(keeps_rows: bool, n=N, capacity: int = 4 * N) -> Model:
         sample=sample,
         fit=fit,
         measure=lambda params, truth: {"generation": params},
-        capacity=capacity if keeps_rows else None,
     )
 
 

@@ -20,7 +20,7 @@ GRAMMAR = story_grammar(60)
 END = len(GRAMMAR.words)
 
 
-def told(seed, n):
+def corpus_of(seed, n):
     return GRAMMAR.sample(np.random.default_rng(seed), n)
 
 
@@ -126,7 +126,7 @@ def test_copies_are_those_of_a_loop(n, monkeypatch):
 
 
 def test_copies_are_found_in_packed_rows():
-    training, fresh = told(6, 200), told(7, 100)
+    training, fresh = corpus_of(6, 200), corpus_of(7, 100)
     for rows in (padded(training), joined(training, 1000)):
         assert text.copied(training[:20], rows, 12) == 1
         assert text.copied(fresh, rows, 60) == 0
@@ -134,7 +134,7 @@ def test_copies_are_found_in_packed_rows():
 
 
 def test_the_order_of_stories_does_not_matter_and_a_text_said_twice_is_half_as_diverse():
-    stories, other = told(8, 60), told(9, 60)
+    stories, other = corpus_of(8, 60), corpus_of(9, 60)
     order = np.random.default_rng(0).permutation(60)
     mixed = [stories[i] for i in order]
     for measure in (text.distinct_n, text.repetition, text.entropy_n):
@@ -165,7 +165,7 @@ def exact_features(stories, orders):
 
 
 def test_features_keep_cosines():
-    stories = told(10, 40)
+    stories = corpus_of(10, 40)
     exact, near = exact_features(stories, (1, 2)), ngram_features(stories, 4096)
     np.testing.assert_allclose((exact**2).sum(1), 1)
     np.testing.assert_allclose(near @ near.T, exact @ exact.T, atol=0.09)  # 1 / sqrt(4096) = .016
@@ -198,7 +198,7 @@ def test_the_hash_is_what_whole_numbers_without_bounds_say():
 
 def test_bigram_features_tell_shuffled_stories():
     rng = np.random.default_rng(11)
-    real, other = told(12, 300), told(13, 300)
+    real, other = corpus_of(12, 300), corpus_of(13, 300)
     shuffled = [rng.permutation(story) for story in other]
     near, far = (frechet_distance(ngram_features(x, orders=(2,)), ngram_features(real, orders=(2,))) for x in (other, shuffled))
     assert far > 3 * near
@@ -209,7 +209,7 @@ def test_bigram_features_tell_shuffled_stories():
 
 
 def test_fewer_topics_are_told():
-    real, other = told(14, 300), told(15, 4000)
+    real, other = corpus_of(14, 300), corpus_of(15, 4000)
     word = GRAMMAR.words.index("broke")
     narrow = [story for story in other if word in story][:300]
     equal = other[:300]
@@ -267,12 +267,12 @@ def test_refusals(refused):
         ngram_features([], 0)
     for measure in (text.distinct_n, text.repetition, text.entropy_n, lambda stories, n: ngram_features(stories, orders=(n,))):
         with refused("n must", "0"):
-            measure(told(0, 2), 0)
+            measure(corpus_of(0, 2), 0)
     with refused("packing", "'rows'"):
-        pieces(padded(told(0, 2)), END, "rows")
+        pieces(padded(corpus_of(0, 2)), END, "rows")
     with refused("tokens", "float64"):
         pieces(np.zeros((2, 3)), END, "stories")
-    rows = padded(told(0, 4))
+    rows = padded(corpus_of(0, 4))
     with refused("reference", "(3, 128)"):
         text.text_panel(rows[:3], END, "stories", END + 1)
     with refused("reference", "vocabulary of 4"):
@@ -289,7 +289,7 @@ def test_refusals(refused):
 
 
 def test_stories_come_out_of_rows():
-    stories = [*told(18, 30), np.empty(0, np.uint16)]
+    stories = [*corpus_of(18, 30), np.empty(0, np.uint16)]
     found = pieces(padded(stories), END, "stories")
     assert all(map(np.array_equal, found.stories, stories)) and found.ended.all() and len(found.stories) == 31
     cut = pieces(padded(stories, 70), END, "stories")
@@ -324,7 +324,7 @@ NAMES += ["unfinished", "ngram_frechet", "mauve", "copied"]
 @pytest.fixture(scope="module", params=["stories", "contiguous"])
 def panel(request):
     pack = padded if request.param == "stories" else joined
-    training, reference = pack(told(19, 400)), pack(told(20, 420))
+    training, reference = pack(corpus_of(19, 400)), pack(corpus_of(20, 420))
     return (
         text.text_panel(reference, END, request.param, END + 1, training=training, copied_from=60, samples=150),
         pack,
@@ -334,11 +334,11 @@ def panel(request):
 
 def test_the_panel_measures_what_the_functions_measure(panel):
     judge, pack, _ = panel
-    rows, packing = pack(told(21, 300))[:200], "stories" if pack is padded else "contiguous"
+    rows, packing = pack(corpus_of(21, 300))[:200], "stories" if pack is padded else "contiguous"
     seen = judge.see({"tokens": rows}, None)
     assert list(seen) == NAMES and all(value.dtype == np.float32 and value.ndim == 0 for value in seen.values())
     stories, ended = pieces(rows[:150], END, packing)  # as many as it was told
-    reference = pack(told(20, 420))
+    reference = pack(corpus_of(20, 420))
     order = np.random.default_rng(0).permutation(len(reference))
     real = pieces(reference[order[150:]], END, packing).stories
     assert seen["distinct_2"] == np.float32(text.distinct_n(stories, 2))
@@ -352,14 +352,14 @@ def test_the_panel_measures_what_the_functions_measure(panel):
 def test_the_floor_is_what_as_many_held_out_stories_score(panel):
     judge, pack, training = panel
     ds = judge.annotate(xr.Dataset({name: ("generation", np.zeros(2)) for name in [*NAMES, "loss"]}))
-    held_out = pack(told(20, 420))
+    held_out = pack(corpus_of(20, 420))
     held_out = held_out[np.random.default_rng(0).permutation(len(held_out))[:150]]
     for name, value in judge.see({"tokens": held_out}, None).items():
         assert ds[name].attrs["floor"] == pytest.approx(float(value), rel=1e-6)
     assert "floor" not in ds["loss"].attrs
     assert "150 sequences" in ds.attrs["evaluation"] and ds.attrs["evaluation"] == judge.words
     # real stories score about the floor; stories from the training text are copies
-    fresh, copies = (judge.see({"tokens": rows}, None) for rows in (pack(told(22, 250)), training))
+    fresh, copies = (judge.see({"tokens": rows}, None) for rows in (pack(corpus_of(22, 250)), training))
     assert 0.5 < fresh["ngram_frechet"] / ds["ngram_frechet"].attrs["floor"] < 2
     assert copies["copied"] > 0.5 and fresh["copied"] == 0  # a piece of a story that a row cuts may be too short to tell
     assert fresh["mauve"] > 0.7 and ds["mauve"].attrs["floor"] > 0.7
@@ -372,7 +372,7 @@ def test_a_degenerate_model_is_measured_all_the_same(panel, what):
     rows = {
         "empty": np.full((150, 128), END, np.uint16),
         "one token": stuck,
-        "one row": pack(told(23, 3))[:1],
+        "one row": pack(corpus_of(23, 3))[:1],
         "one empty row": padded([[]]),
         "no rows": stuck[:0],
     }[what]
@@ -392,8 +392,8 @@ def test_a_degenerate_model_is_measured_all_the_same(panel, what):
 
 
 def test_without_training_text_nothing_is_said_of_copies():
-    judge = text.text_panel(padded(told(24, 20)), END, "stories", END + 1)
-    assert "copied" not in judge.see({"tokens": padded(told(25, 10))}, None)
+    judge = text.text_panel(padded(corpus_of(24, 20)), END, "stories", END + 1)
+    assert "copied" not in judge.see({"tokens": padded(corpus_of(25, 10))}, None)
     assert "10 sequences" in judge.words  # half of the reference, though a thousand were asked for
 
 

@@ -9,14 +9,14 @@ from learners import hosted_maker
 from mcloop import correctors, exact, random, regimes
 from mcloop.certificates.blackbox import blackbox_rate
 from mcloop.certificates.certificate import certificate
-from mcloop.certificates.twins import along, twins
+from mcloop.certificates.twins import along, gap_twins
 from mcloop.data.toys import two_moons
 from mcloop.drivers.scan import scan
 from mcloop.drivers.sweep import sweep
 from mcloop.loop import make_loop
 from mcloop.memory.rows import Rows
-from mcloop.models.compiled import learned
-from mcloop.models.optimum import Reference, minimised, optimum
+from mcloop.models.compiled import compiled_model
+from mcloop.models.optimum import Reference, optimum, optimum_model
 from mcloop.models.training import training
 from mcloop.nets.features import random_features
 from mcloop.nets.network import Variables
@@ -30,7 +30,7 @@ KEY = jax.random.key(8)
 
 
 def mean_gap(loop, keys, generations=5, step=0.1):
-    pair = twins(loop, *along(jnp.ones(1), jnp.ones(1), step))
+    pair = gap_twins(loop, *along(jnp.ones(1), jnp.ones(1), step))
     return np.asarray(scan(pair, keys, generations=generations)[1]["gap"])
 
 
@@ -49,7 +49,7 @@ def test_the_gap_of_a_mean_shrinks_by_the_rate_in_every_run(walker, lam):
 
 def test_a_correctors_share_shrinks_it_further():
     loop = make_loop(exact.gaussian(d=1, n=50_000), regimes.augment(2.0), correctors.mixture(1.0))
-    pair = twins(
+    pair = gap_twins(
         loop,
         lambda p: tuple(p._replace(mean=p.mean + sign * 0.1) for sign in (1, -1)),
         lambda a, b: {"gap": (a.mean - b.mean)[0] / 0.2},
@@ -60,11 +60,13 @@ def test_a_correctors_share_shrinks_it_further():
 
 def test_twins_of_one_point_stay_one():
     loop = make_loop(exact.gaussian(d=2, n=10), regimes.augment(1.0))
-    pair = twins(loop, lambda p: (p, p), lambda a, b: {"gap": jnp.abs(a.root - b.root).max() + jnp.abs(a.mean - b.mean).max()})
+    pair = gap_twins(
+        loop, lambda p: (p, p), lambda a, b: {"gap": jnp.abs(a.root - b.root).max() + jnp.abs(a.mean - b.mean).max()}
+    )
     state, seen = scan(pair, KEY, generations=4)
     assert np.all(np.asarray(seen["gap"]) == 0)
     alone = scan(loop, KEY, generations=4)[0]
-    np.testing.assert_allclose(state.params[1].mean, alone.params.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state.params.mean[1], alone.params.mean, rtol=1e-5, atol=1e-6)
 
 
 # The black box
@@ -98,7 +100,7 @@ def test_the_black_box_sees_a_boundary():
 
 def test_the_black_box_runs_networks():
     toy = two_moons()
-    model = learned(learner("ot_cfm", toy, 8), training(3, 2, batch=16), toy, 32, capacity=32, reference=False)
+    model = compiled_model(learner("ot_cfm", toy, 8), training(3, 2, batch=16), toy, 32, capacity=32, reference=False)
     found = blackbox_rate(make_loop(model, regimes.augment(0.5)), KEY, 3, points=32)
     for factors in found:
         assert factors.shape == (2,) and np.all(np.isfinite(factors)) and np.all(factors > 0)
@@ -162,7 +164,7 @@ def draw(key, params, count):
 
 def family(n, ridge, reference=None, **options):
     best = optimum(start(), risk, Line, ridge) if reference is None else reference
-    return minimised("line", start(), best, risk, draw, Line, n, capacity=2 * n, ridge=ridge, **options)
+    return optimum_model("line", start(), best, risk, draw, Line, n, capacity=2 * n, ridge=ridge, **options)
 
 
 def features(x):
@@ -220,7 +222,7 @@ def test_networks_contract_as_their_certificate_says():
     model = family(2000, 0.1, best, steps=1)
 
     def make(lam):
-        return twins(make_loop(model, regimes.augment(lam)), *along(sure.direction, sure.direction, 0.5))
+        return gap_twins(make_loop(model, regimes.augment(lam)), *along(sure.direction, sure.direction, 0.5))
 
     ds = sweep(make, {"lam": [1.0]}, seeds=200, generations=2)
     gap = ds["gap"].sel(generation=2).values.ravel()

@@ -10,12 +10,13 @@ Expected: the measured growth 1 lies on the dashed line of theory; the signs agr
 import numpy as np
 
 from mcloop import correctors, exact, make_loop, regimes
-from mcloop.certificates.boundary import draw_map, growth, twins
+from mcloop.certificates.boundary import draw_map, growth
+from mcloop.certificates.twins import growth_twins
 from mcloop.experiment import Experiment, Size
 
 
 def make(lam, temperature, n=10**6, d=1):
-    return twins(make_loop(exact.gaussian(d=d, n=n), regimes.augment(lam), correctors.temperature(temperature)))
+    return growth_twins(make_loop(exact.gaussian(d=d, n=n), regimes.augment(lam), correctors.temperature(temperature)))
 
 
 def rate(lam, temperature):

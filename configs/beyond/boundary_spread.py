@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from mcloop import correctors, exact, make_loop, regimes
-from mcloop.certificates.boundary import boundary, growth, twins
+from mcloop.certificates.boundary import boundary, growth
+from mcloop.certificates.twins import growth_twins
 from mcloop.experiment import Experiment, Size
 from mcloop.laws import spread_safe_lam
 
@@ -28,7 +29,7 @@ def variance_gap(a, b):
 
 
 def make(lam, s, n=10**6):
-    return twins(loop(lam, s, n), variance_gap)
+    return growth_twins(loop(lam, s, n), variance_gap)
 
 
 def law(g, lam, s, n=10**6):

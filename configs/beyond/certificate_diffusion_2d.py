@@ -16,7 +16,7 @@ from mcloop.certificates.certificate import certificate
 from mcloop.data.toys import two_moons
 from mcloop.experiment import Experiment, Size
 from mcloop.models.diffusion import diffusion
-from mcloop.models.optimum import minimised, optimum
+from mcloop.models.optimum import optimum, optimum_model
 from mcloop.models.processes import edm
 from mcloop.models.samplers import heun
 from mcloop.nets.features import random_features
@@ -71,7 +71,7 @@ def table():
 
 def make(lam, n=1000, most=2000):
     fit = {"capacity": most, "ridge": 0.0, "steps": 2}
-    return certificates.loop(minimised("diffusion", start(), best(), risk, draw, TOY, n, **fit), table(), lam, step=0.02)
+    return certificates.loop(optimum_model("diffusion", start(), best(), risk, draw, TOY, n, **fit), table(), lam, step=0.02)
 
 
 experiment = Experiment(

@@ -17,7 +17,7 @@ from mcloop.certificates.certificate import certificate
 from mcloop.data.toys import two_moons
 from mcloop.experiment import Experiment, Size
 from mcloop.models.flow import normalizing_flow
-from mcloop.models.optimum import minimised, optimum
+from mcloop.models.optimum import optimum, optimum_model
 from mcloop.studies import certificates
 
 LAMS = [0.5, 1.0, 2.0]
@@ -60,7 +60,7 @@ def table():
 def make(lam, n=1500, most=3000):
     fit = {"capacity": most, "ridge": RIDGE, "steps": 3, "likelihood": True}
     return certificates.loop(
-        minimised("affine flow", start().params, best(), risk, draw, TOY, n, **fit), table(), lam, step=0.1
+        optimum_model("affine flow", start().params, best(), risk, draw, TOY, n, **fit), table(), lam, step=0.1
     )
 
 

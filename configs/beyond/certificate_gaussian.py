@@ -30,7 +30,7 @@ LAMS = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 20.0]
 def problem():
     """Expectations by Gauss-Hermite quadrature."""
     with jax.ensure_compile_time_eval():
-        objective: Any = exact.gaussian(d=2, n=100).objective
+        objective: Any = exact.gaussian(d=2, n=100).forms.objective
         z, w = hermegauss(12)
         nodes = jnp.asarray(np.stack(np.meshgrid(z, z), -1).reshape(-1, 2), jnp.float32)
         weight = jnp.asarray(np.outer(w, w).ravel() / w.sum() ** 2, jnp.float32)

@@ -103,8 +103,6 @@ def model(n, steps, sampler, samples):
         observe,
         sample,
         refit,
-        measure=lambda params, truth: {},
-        capacity=n,
         evaluate=evaluate,
         estimator="random-feature denoiser on two_moons, gradient descent on its quadratic loss",
     )

@@ -22,7 +22,7 @@ from mcloop.experiment import Experiment, Size
 from mcloop.laws import unsaid
 from mcloop.models.training import Budget, cosine, training
 from mcloop.nets.transformer import Shape
-from mcloop.studies.story_models import teller, told
+from mcloop.studies.story_models import corpus_of, story_model
 
 REGIMES = {
     "replace": regimes.replace(),
@@ -47,13 +47,13 @@ def make(arm, count=2000, things=300, **options):
 def family(count, things, layers=4, width=256, heads=4, steps=4000, batch=32, rate=1e-3, held_out=500, chunk=250):
     """A GPT-2 that learns every token of a story, for as many steps in every generation, however many stories there are."""
     grammar = story_grammar(things)
-    data = told(grammar, count, held_out, LENGTH)
+    data = corpus_of(grammar, count, held_out, LENGTH)
     transform = optax.chain(optax.scale_by_adam(b2=0.95), optax.add_decayed_weights(0.1))
     schedule = cosine(rate, rate / 10, warmup=0.05)
     spec = training(Budget(steps), Budget(steps), rate=schedule, batch=batch, transform=transform, clip=1.0, warm=False)
     shape = Shape("gpt2", layers, width, 4 * width, heads, data.tokenizer.vocabulary, LENGTH)
     # as many stories are judged as are trained on: the laws are of samples of that size
-    return teller(data, shape, spec, grammar=grammar, inclusive=False, samples=count, chunk=min(chunk, count))
+    return story_model(data, shape, spec, grammar=grammar, inclusive=False, samples=count, chunk=min(chunk, count))
 
 
 def law(g, arm, count=2000, things=300):

@@ -22,7 +22,7 @@ from mcloop.experiment import Experiment, Size
 from mcloop.metrics.features import lenet_features, pixels_features
 from mcloop.metrics.panel import image_panel
 from mcloop.models.diffusion import diffusion
-from mcloop.models.hosted import hosted, images
+from mcloop.models.hosted import hosted_model, images
 from mcloop.models.processes import ddpm
 from mcloop.models.samplers import ancestral, ddim
 from mcloop.models.training import Budget, compute_dtype, linear, training
@@ -105,7 +105,7 @@ def family(
     )
     rates = {"rate": linear(rate), "later_rate": linear(later_rate) if anneal else later_rate}
     spec = training(Budget(epochs=first), Budget(epochs=later), **rates, batch=batch)
-    return hosted(
+    return hosted_model(
         learner,
         spec,
         {"x": chosen.train_x[:count], "label": chosen.train_y[:count]},

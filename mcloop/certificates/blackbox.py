@@ -75,7 +75,7 @@ def blackbox_rate(
     if not (np.isfinite(step) and step > 0):
         raise InputError(f"step must be a finite number > 0, not {step!r}.")
     key = random.as_key(key)
-    compiled = (lambda f: f) if loop.model.hosted else jax.jit
+    compiled = (lambda f: f) if loop.model.hosted is not None else jax.jit
     state = compiled(lambda key: loop.init(key, real, generations))(key) if state is None else state
     advance = compiled(lambda key, state: loop.generation(key, state)[0])  # what is seen is not computed
     draw = compiled(lambda params: loop.model.sample(random.fold_in(key, 2**20), params, points))

@@ -12,9 +12,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from mcloop import random
-from mcloop.certificates.growth import late_growth
-from mcloop.certificates.growth import twins as twins
 from mcloop.certificates.search import STATISTICS, Boundary, Evaluation, relaxation, search
+from mcloop.certificates.twins import growth_twins, late_growth
 from mcloop.checks import check
 from mcloop.drivers.scan import check_generations, trajectory
 from mcloop.drivers.sweep import check_axes, check_seeds, is_number, sweep
@@ -51,7 +50,7 @@ def boundary(
     at which it is not told from 0 the interval (Fieller's set; Fieller 1954). All of it is one compiled program.
 
     What is averaged, `statistic`:
-        "twins" (default): log growth of a small difference (see `twins`). Additive noise cancels in it, and it is there
+        "twins" (default): log growth of a small difference (see `growth_twins`). Additive noise cancels in it, and it is there
             wherever the loop starts. Its mean over seeds is what a typical seed does.
         "moment": the same, but the log of the mean of the seeds' growth over the last half of the run. It is never below
             the typical one (Jensen): with independent factors of log-variance s2 a generation the two are s2/2 apart in
@@ -70,7 +69,7 @@ def boundary(
         generations: fits, >= 8; growth is read over their last half. Directions of nearly equal growth need more.
         precision: half the width of the interval over the value at which the search may end, in (0, 1).
         confidence: of all that is said, in (0, 1).
-        distance: see `twins`.
+        distance: see `growth_twins`.
         real: what the loops start from (see `make_loop`).
         seed: root of all randomness.
 
@@ -88,7 +87,7 @@ def boundary(
         loop = make(**fixed, **{axis: value})
         if not isinstance(loop, Loop):
             raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
-        if loop.model.hosted:
+        if loop.model.hosted is not None:
             raise InputError(f"make must return loops that compile; the {loop.model.name} model runs on the host.")
         _check_measure(loop, statistic, real, generations)
     traced = {name: value for name, value in fixed.items() if isinstance(value, float)}
@@ -122,14 +121,14 @@ def growth_map(
 
     @functools.wraps(make)
     def made(**cell):
-        return twins(make(**cell), distance)
+        return growth_twins(make(**cell), distance)
 
     ds = sweep(made, grid, seeds, generations, real=real, seed=seed, variables=("log_growth",))
     return growth(ds, confidence)
 
 
 def growth(ds, confidence: float = 0.95):
-    """The growth factor of every cell of a sweep over `twins`: `growth`, and `growth_low` and `growth_high` by the seeds.
+    """The growth of every cell of a sweep over `growth_twins`: `growth`, and `growth_low` and `growth_high` by the seeds.
 
     It is that of a typical seed over the last half of the run: exp of the mean of `log_growth`; Student's interval.
     """
@@ -211,7 +210,7 @@ def _run(plan: _Plan, root, first, values, traced) -> jax.Array:
 
     def path(key, cell):
         loop = plan.make(**dict(plan.static), **traced, **{plan.axis: cell})
-        loop = twins(loop, plan.distance) if plan.measure is None else loop
+        loop = growth_twins(loop, plan.distance) if plan.measure is None else loop
         return trajectory(loop, key, real, plan.generations, lambda info: {name: info[name]})[1][name]
 
     index = first + jnp.arange(plan.seeds, dtype=jnp.uint32)
@@ -269,4 +268,4 @@ def _check_measure(loop: Loop, statistic: str, real, generations: int) -> None:
         raise InputError(f"statistic must be {', '.join(STATISTICS)} or a measure ({', '.join(seen)}), not {statistic!r}.")
 
 
-__all__ = ["Boundary", "Evaluation", "boundary", "draw_map", "growth", "growth_map", "twins"]
+__all__ = ["Boundary", "Evaluation", "boundary", "draw_map", "growth", "growth_map"]

@@ -55,12 +55,12 @@ def problem_of(loop: Loop, state: State, key: jax.Array) -> Problem:
     Raises:
         InputError: the family has no `objective`.
     """
-    model, objective = loop.model, loop.model.objective
+    model, objective = loop.model, loop.model.forms.objective
     if objective is None:
         raise InputError(f"model must be one that can be differentiated (it has an objective), not {model.name}.")
     key = random.as_key(key)
     k_draw, k_risk = (random.fold_in(key, i) for i in (_DRAW, _RISK))
-    count = _MANY if model.capacity is None else float(model.capacity)
+    count = _MANY if model.memory.capacity is None else float(model.memory.capacity)
     plain = loop.corrector.name == "none"
 
     def draw(free):
@@ -106,7 +106,7 @@ def certify(
     check_request(damping, generations)
     where, key = dict(cell or {}), random.as_key(key)
     lam = None if loop.regime.lam is None else float(loop.regime.lam)
-    if loop.model.objective is None:
+    if loop.model.forms.objective is None:
         why = f"The {loop.model.name} family is not one that is differentiated here."
     elif lam is None:
         why = f"Regime '{loop.regime.name}' is not fixed real data + lam synthetic, which is what a certificate is of."

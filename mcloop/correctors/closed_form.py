@@ -42,7 +42,7 @@ def mixture(gamma) -> Corrector:
 
     def sample(key, model: Model, params, truth, count):
         k_coin, k_model, k_truth = (random.fold_in(key, i) for i in range(3))
-        if model.capacity is None:
+        if model.memory.capacity is None:
             true_points = counts.binomial(k_coin, count, share)
             own = model.sample(k_model, params, count - true_points)
             return model.memory.merge(own, model.sample(k_truth, truth, true_points))
@@ -71,8 +71,8 @@ def temperature(value) -> Corrector:
     check("temperature", value, "a finite number > 0", lambda v: (v > 0) & np.isfinite(v))
 
     def sample(key, model, params, truth, count):
-        _need(model.temper, "temperature", model)
-        return model.sample(key, model.temper(params, value), count)
+        _need(model.forms.temper, "temperature", model)
+        return model.sample(key, model.forms.temper(params, value), count)
 
     return Corrector("temperature", sample)
 
@@ -85,8 +85,8 @@ def extrapolate(w) -> Corrector:
     check("w", w, "a finite number >= 0", lambda v: (v >= 0) & np.isfinite(v))
 
     def refine(model, params, real_params):
-        _need(model.blend, "extrapolate", model)
-        return model.blend(real_params, params, -w)
+        _need(model.forms.blend, "extrapolate", model)
+        return model.forms.blend(real_params, params, -w)
 
     return none()._replace(name="extrapolate", refine=refine)
 
@@ -109,8 +109,8 @@ def verifier(centre=None, tau=None, keep=None) -> Corrector:
         score = jnp.asarray(keep, jnp.float32)
 
     def sample(key, model, params, truth, count):
-        _need(model.accept, "verifier", model)
-        return model.sample(key, model.accept(params, score), count)
+        _need(model.forms.accept, "verifier", model)
+        return model.sample(key, model.forms.accept(params, score), count)
 
     return Corrector("verifier", sample)
 
@@ -127,7 +127,7 @@ def best_of_k(k: int, reward: Callable) -> Corrector:
     check("k", k, "a whole number >= 1", lambda v: (v >= 1) & (v == np.floor(v)))
 
     def sample(key, model, params, truth, count):
-        if model.capacity is None:
+        if model.memory.capacity is None:
             raise InputError(f"best_of_k chooses point by point, so {model.name} must keep rows: use literal=True.")
         chosen = model.sample(random.fold_in(key, 0), params, count)
         best = _gumbel(random.fold_in(key, k), chosen, reward)
@@ -160,7 +160,7 @@ def histogram(gamma, bins: int = 10, released: bool = False) -> Corrector:
     check("gamma", gamma, "a finite number >= 0", lambda v: (v >= 0) & np.isfinite(v))
 
     def sample(key, model, params, truth, count):
-        if model.capacity is None:
+        if model.memory.capacity is None:
             raise InputError(f"histogram resamples points, so {model.name} must keep rows: use literal=True.")
         batch = model.sample(random.fold_in(key, 0), params, count)
         draw = _released_histogram if released else _histogram

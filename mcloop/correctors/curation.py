@@ -139,7 +139,7 @@ def likelihood(
     """
     end, seed = _packed(packing, end), whole("seed", seed, 0, 2**31 - 1)
     if not isinstance(learner, Learner) or learner.log_prob is None:
-        raise InputError("learner must be a network with a log_prob, such as a Teller's learner.")
+        raise InputError("learner must be a network with a log_prob, such as a StoryModel's learner.")
     log_prob, known = learner.log_prob, {}
 
     @jax.jit
@@ -289,6 +289,6 @@ def _function(field: str, value) -> None:
 
 
 def _hosted(model: Model, count) -> int:
-    if not model.hosted:
+    if model.hosted is None:
         raise InputError(f"curation chooses among stories that a hosted model draws, and {model.name} is not hosted.")
     return int(count)

@@ -25,7 +25,7 @@ def trajectory(loop: Loop, key: jax.Array, real, generations: int, see=lambda in
     """
     # inlined, not compiled: the scan's body then costs no second trace
     step = jax.jit(lambda s: loop.generation(key, s), inline=True)
-    state, first = opening(loop, key, real, generations, step)
+    state, first = first_generation(loop, key, real, generations, step)
 
     def body(state, _):
         state, info = step(state)
@@ -35,7 +35,7 @@ def trajectory(loop: Loop, key: jax.Array, real, generations: int, see=lambda in
     return final, jax.tree.map(_prepend, see(first), rest)
 
 
-def opening(loop: Loop, key: jax.Array, real, generations: int, step) -> tuple[State, dict]:
+def first_generation(loop: Loop, key: jax.Array, real, generations: int, step) -> tuple[State, dict]:
     """Generation 1, uncompiled: its state, in the shapes that `step` (state -> state, info) returns, and what was seen."""
     state = loop.init(key, real, generations)
     first = loop.measure(key, state)

@@ -152,7 +152,7 @@ def _rehearse(make, fixed, traced_axes, real, generations, variables) -> tuple[s
             raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
         if trial is first:
             info = jax.eval_shape(lambda k, one=loop: _one_step(one, k, real, generations), jax.random.key(0))
-        elif loop.model.capacity is not None:
+        elif loop.model.memory.capacity is not None:
             jax.eval_shape(lambda k, one=loop: one.init(k, real, generations), jax.random.key(0))
     kept = tuple(info) if variables is None else tuple(v for v in variables if v in info)
     if not kept:

@@ -18,16 +18,16 @@ from jax.sharding import PartitionSpec as P
 
 from mcloop import random
 from mcloop.drivers.gather import assemble
-from mcloop.drivers.scan import check_generations, opening
+from mcloop.drivers.scan import check_generations, first_generation
 from mcloop.drivers.sweep import check_axes, check_seeds, is_number, read_axis
 from mcloop.drivers.unit import Codec, Info, Unit, arrays_codec, shards_codec
 from mcloop.errors import InputError
-from mcloop.memory.shard_files import spill
+from mcloop.memory.shard_files import write_shards
 from mcloop.memory.shards import fingerprint
 from mcloop.models.hosted import Diverged
 from mcloop.progress import listening
 from mcloop.storage.checkpoints import Keep
-from mcloop.storage.partial_draws import Desk, working_at
+from mcloop.storage.partial_draws import PartialDraws, keeping
 from mcloop.storage.run_folder import locked
 from mcloop.types import Loop, State
 
@@ -115,9 +115,9 @@ def _lay_out(make, grid, seeds: int, generations: int, seed: int, folder: Path):
         _hosted(loop, cell, place, i, keys[i], folder, common, generations)
         for i in range(seeds)
         for place, (cell, loop) in enumerate(zip(cells, loops, strict=True))
-        if loop.model.hosted
+        if loop.model.hosted is not None
     ]
-    plans += _compiled(make, [(i, c) for i, c in enumerate(cells) if not loops[i].model.hosted], keys, common, generations)
+    plans += _compiled(make, [(i, c) for i, c in enumerate(cells) if loops[i].model.hosted is None], keys, common, generations)
     return axes, cells, loops, plans
 
 
@@ -144,28 +144,28 @@ def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.Pa
 
 def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, generations: int) -> Plan:
     name = _slug({**cell, "seed": i})
-    shelf, desk = folder / name / "shards", Desk(folder / name / "drafts")
+    shards, partial = folder / name / "shards", PartialDraws(folder / name / "partial_draws")
 
     def first(given: tuple[State, Info] | None) -> tuple[State, Info]:
-        state = spill(loop.init(key, None, generations, first=None if given is None else given[0].params), shelf)
+        state = write_shards(loop.init(key, None, generations, first=None if given is None else given[0].params), shards)
         if given is not None:
             return state, given[1]
-        with working_at(desk):
+        with keeping(partial):
             return state, {k: np.asarray(v) for k, v in loop.measure(key, state).items()}
 
     def step(state: State) -> tuple[State, Info]:
-        with working_at(desk):
+        with keeping(partial):
             state, info = loop.generation(key, state)
-        return spill(state, shelf), {k: np.asarray(v) for k, v in info.items()}
+        return write_shards(state, shards), {k: np.asarray(v) for k, v in info.items()}
 
     def start() -> State:
         return loop.init(key, None, generations, first=())
 
     # the data count by what is in them: a folder begun with other images is refused
     settings = {**common, "cell": cell, "replica": i, "model": loop.model.name, "data_sha256": fingerprint(start().real)}
-    codec = shards_codec(loop, start, shelf)
+    codec = shards_codec(loop, start, shards)
     shared = (id(loop.model.observe), i)  # the same in models that differ only in how they go on after the first fit
-    return Plan(name, settings, codec, first, step, lambda c, s: () if (c, s) == (place, i) else None, shared, desk.tidy)
+    return Plan(name, settings, codec, first, step, lambda c, s: () if (c, s) == (place, i) else None, shared, partial.tidy)
 
 
 def _compiled(make, cells: list[tuple[int, dict[str, Any]]], keys, common, generations: int) -> list[Plan]:
@@ -190,7 +190,7 @@ def _program(make, fixed: dict[str, Any], members, keys, common, generations: in
 
     def begin(key, where, cell):
         loop = make(**fixed, **cell)
-        return opening(loop, key, None, generations, lambda s: loop.generation(key, s))
+        return first_generation(loop, key, None, generations, lambda s: loop.generation(key, s))
 
     def advance(key, where, cell, state):
         return make(**fixed, **cell).generation(key, state)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop.errors import InputError
-from mcloop.memory.shard_files import describe, recall
+from mcloop.memory.shard_files import describe, read_shards
 from mcloop.storage.checkpoints import Checkpoints, Damaged, Keep
 from mcloop.storage.chunks import FULL, ChunkStore, refusal, show, sweep_partial, write_atomically
 from mcloop.storage.manifest import difference, normalise
@@ -183,9 +183,8 @@ def shards_codec(loop: Loop, start: Callable[[], State], folder: Path) -> Codec:
         start: () -> the loop's state before any fit, which gives the real data and the truth again.
         folder: where shards lie.
     """
-    blank = loop.model.blank
-    if blank is None:
-        raise InputError(f"model {loop.model.name!r} must say its parameters' shapes (blank) to run in a hosted loop.")
+    assert loop.model.hosted is not None  # what is compiled has a codec of arrays
+    blank = loop.model.hosted.blank
 
     def pack(state):
         pool = [describe(body, state.real) for body in jax.tree.leaves(state.pool)]
@@ -193,7 +192,7 @@ def shards_codec(loop: Loop, start: Callable[[], State], folder: Path) -> Codec:
 
     def unpack(arrays, notes):
         fresh = start()
-        pool = [recall(body, folder, fresh.real) for body in notes["pool"]]
+        pool = [read_shards(body, folder, fresh.real) for body in notes["pool"]]
         tree = jax.tree.structure(fresh.pool)
         if tree.num_leaves != len(pool):
             raise Damaged("its pool has another structure")

@@ -13,7 +13,7 @@ from mcloop.checks import check, known
 from mcloop.exact import reading
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.random import counts as variates
-from mcloop.types import InputError, Memory, Model, Objective, additive
+from mcloop.types import ClosedForms, InputError, Memory, Model, Objective, additive
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -84,12 +84,13 @@ def categorical(k: int, n, p=None, zipf=None, literal: bool = False, capacity: i
         fit=fit,
         measure=_measure,
         batched=True,
-        capacity=slots,
         estimator="relative frequencies",
-        temper=_temper,
-        blend=lambda a, b, w: _normalised(jnp.maximum((1 - w) * a.p + w * b.p, 0.0)),
-        accept=lambda params, keep: _normalised(params.p * _keep(keep, params.p)),
-        objective=_objective(k),
+        forms=ClosedForms(
+            temper=_temper,
+            blend=lambda a, b, w: _normalised(jnp.maximum((1 - w) * a.p + w * b.p, 0.0)),
+            accept=lambda params, keep: _normalised(params.p * _keep(keep, params.p)),
+            objective=_objective(k),
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from mcloop.checks import check, known
 from mcloop.exact import means, reading
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.random import counts
-from mcloop.types import InputError, Model
+from mcloop.types import ClosedForms, InputError, Model
 
 
 class Moment(NamedTuple):
@@ -45,7 +45,7 @@ def bernoulli(mean=0.5, n=100, literal: bool = False, capacity: int | None = Non
         return jnp.where(random.uniform(key, (slots,)) < m, 1.0, 0.0)
 
     model = _model(_Family("bernoulli", (0.0, 1.0, -1.0), counts.binomial, draw, 1.0), mean, n, literal, capacity)
-    return model._replace(temper=_temper, accept=_accept)
+    return model._replace(forms=model.forms._replace(temper=_temper, accept=_accept))
 
 
 def poisson(mean=1.0, n=100, literal: bool = False, capacity: int | None = None) -> Model:
@@ -135,9 +135,8 @@ def _model(family: _Family, true_mean, n, literal, capacity) -> Model:
         fit=fit,
         measure=measure,
         batched=True,
-        capacity=slots,
         estimator="sample mean",
-        blend=lambda a, b, w: Moment(jnp.clip((1 - w) * a.mean + w * b.mean, 0.0, family.most)),
+        forms=ClosedForms(blend=lambda a, b, w: Moment(jnp.clip((1 - w) * a.mean + w * b.mean, 0.0, family.most))),
     )
 
 

@@ -19,7 +19,7 @@ from mcloop.checks import check
 from mcloop.exact import factors, reading
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.metrics.wasserstein import gaussian_w2
-from mcloop.types import InputError, Memory, Model, Objective, additive
+from mcloop.types import ClosedForms, InputError, Memory, Model, Objective, additive
 
 _MEAN = 2**16  # the stream of a draw's mean, beside those of its scatter
 
@@ -162,12 +162,13 @@ def gaussian(
         fit=fit,
         measure=lambda params, known: _measure(covariance, params, known),
         batched=True,
-        capacity=slots,
         estimator=f"{covariance} covariance, ddof {ddof}",
-        temper=lambda params, temperature: params._replace(root=params.root * jnp.sqrt(temperature)),
-        blend=lambda a, b, w: _blend(covariance, a, b, w),
-        accept=lambda params, score: _accept(covariance, params, score),
-        objective=_objective(covariance, d, summarise),
+        forms=ClosedForms(
+            temper=lambda params, temperature: params._replace(root=params.root * jnp.sqrt(temperature)),
+            blend=lambda a, b, w: _blend(covariance, a, b, w),
+            accept=lambda params, score: _accept(covariance, params, score),
+            objective=_objective(covariance, d, summarise),
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from mcloop.checks import known
 from mcloop.exact import factors, reading
 from mcloop.exact.design import NOISE, Setting, copies, measure, need_noise, read_table
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.types import InputError, Memory, Model, additive
+from mcloop.types import ClosedForms, InputError, Memory, Model, additive
 
 
 class Linear(NamedTuple):
@@ -78,9 +78,8 @@ def gram_model(d, n, noise, design, ridge, last_ridge, spectrum, signal, slots) 
         fit=fit,
         measure=measured,
         batched=True,
-        capacity=slots,
         estimator=f"{'OLS' if known(ridge) is not None and not np.any(known(ridge)) else 'ridge'}, design {design}",
-        blend=lambda a, b, w: a._replace(value=(1 - w) * a.value + w * b.value),
+        forms=ClosedForms(blend=lambda a, b, w: a._replace(value=(1 - w) * a.value + w * b.value)),
     )
 
 

@@ -85,7 +85,6 @@ def kde(d: int = 1, n=100, bandwidth=0.1, capacity: int | None = None, truth: st
         fit=fit,
         measure=_measure,
         batched=True,
-        capacity=slots,
         estimator="Gaussian kernel, fixed bandwidth",
     )
 

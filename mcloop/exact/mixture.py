@@ -100,8 +100,6 @@ def gaussian_mixture(
         sample=sample,
         fit=fit,
         measure=_measure,
-        truth=standard,
-        capacity=slots,
         estimator=f"{em_steps} EM steps, {covariance} covariance",
     )
 

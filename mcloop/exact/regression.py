@@ -20,7 +20,7 @@ from mcloop.checks import check, known
 from mcloop.exact import factors, means, reading
 from mcloop.exact.design import NOISE, Setting, copies, draw_bands, measure, need_noise, read_table, squared_solution
 from mcloop.exact.gram import gram_model
-from mcloop.types import InputError, Model
+from mcloop.types import ClosedForms, InputError, Model
 
 
 class Score(NamedTuple):
@@ -143,5 +143,5 @@ def _score_model(d, n, noise) -> Model:
         measure=measured,
         batched=True,
         estimator="OLS, design same",
-        blend=lambda a, b, w: a._replace(score=(1 - w) * a.score + w * b.score),
+        forms=ClosedForms(blend=lambda a, b, w: a._replace(score=(1 - w) * a.score + w * b.score)),
     )

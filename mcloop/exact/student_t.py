@@ -13,7 +13,7 @@ from mcloop import random
 from mcloop.checks import check
 from mcloop.exact import reading
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.types import InputError, Model, Objective
+from mcloop.types import ClosedForms, InputError, Model, Objective
 
 _STEPS = 30  # of EM from a warm start: what is left shrinks by about 3/(nu + 3) a step
 
@@ -93,13 +93,14 @@ def student_t(n, nu: float = 5.0, data: Mixture | None = None, capacity: int | N
         fit=fit,
         measure=measure,
         batched=True,
-        capacity=slots,
         estimator=f"maximum likelihood, {nu:g} degrees of freedom",
-        objective=Objective(
-            lambda key, free, body: -(body.weight @ log_prob(free, body.values, nu)) / body.weight.sum(),
-            lambda params: params,
-            lambda free: free,
-            likelihood=True,
+        forms=ClosedForms(
+            objective=Objective(
+                lambda key, free, body: -(body.weight @ log_prob(free, body.values, nu)) / body.weight.sum(),
+                lambda params: params,
+                lambda free: free,
+                likelihood=True,
+            )
         ),
     )
 

@@ -93,4 +93,5 @@ def rows_memory(capacity: int) -> Memory:
         reserve=lambda a, blocks: _reserve_rows(a, blocks, capacity),
         append=_append_rows,
         subsample=lambda key, a, count: subsample_rows(key, a, count, capacity),
+        capacity=capacity,
     )

@@ -20,7 +20,7 @@ from mcloop.types import State
 _PIECE = 2**24  # bytes that are copied at once
 
 
-def spill(state: State, folder: Path) -> State:
+def write_shards(state: State, folder: Path) -> State:
     """The same state with every shard of its pool on disk and mapped from there: however old, a pool costs no memory.
 
     Raises:
@@ -50,7 +50,7 @@ def describe(body: Shards, real: Shards) -> list[dict[str, Any]]:
     return described
 
 
-def recall(described: list[dict[str, Any]], folder: Path, real: Shards) -> Shards:
+def read_shards(described: list[dict[str, Any]], folder: Path, real: Shards) -> Shards:
     """The body of data that was described.
 
     Raises:

@@ -13,7 +13,7 @@ from mcloop import random
 from mcloop.errors import InputError
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.models.training import Fitted, Training, averaged, begin, finish, start, step
-from mcloop.types import Learner, Model, Objective
+from mcloop.types import ClosedForms, Learner, Model, Objective
 
 _PROBE = 512  # points at which two models are compared as functions
 
@@ -31,7 +31,7 @@ class Truth(NamedTuple):
     reference: Any
 
 
-def learned(
+def compiled_model(
     learner: Learner,
     training: Training,
     source: Any,
@@ -127,10 +127,9 @@ def learned(
         sample=sample,
         fit=fit,
         measure=measure,
-        capacity=capacity,
         estimator=f"{learner.name} on {source.name}: {first} steps of {training.batch}, then {later}",
         evaluate=look,
-        objective=_objective(learner),
+        forms=ClosedForms(objective=_objective(learner)),
     )
 
 

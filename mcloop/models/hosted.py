@@ -15,7 +15,7 @@ from mcloop.errors import InputError
 from mcloop.memory.shards import Shards, generator, minibatches, shards, shards_memory
 from mcloop.models.training import Budget, Training, averaged, begin, finish, start, step
 from mcloop.storage import partial_draws
-from mcloop.types import Learner, Model
+from mcloop.types import Hosted, Learner, Model
 
 _LOOK = 25  # steps between two looks at the loss: each look waits for the accelerator
 
@@ -55,7 +55,7 @@ class Origin(NamedTuple):
     initial: Any
 
 
-def hosted(
+def hosted_model(
     learner: Learner,
     training: Training,
     real: dict[str, np.ndarray],
@@ -93,7 +93,7 @@ def hosted(
     if n == 0:
         raise InputError("real must hold at least one point, not none.")
     data = shards(real, real=True)
-    memory = partial_draws.Desk()
+    memory = partial_draws.PartialDraws()
 
     @partial(jax.jit, donate_argnums=1)
     def advance(key, run, stored, index, rate):
@@ -115,14 +115,14 @@ def hosted(
         variables = averaged(params)
         # the same key and parameters draw the same chunks: what was drawn to measure a model is not drawn again to train, and
         # what a process had drawn when it was killed is not drawn again by the next one
-        draft = (partial_draws.current() or memory).open(partial_draws.digest(key, variables, f"{chunk} {estimator}"))
+        partial = (partial_draws.current() or memory).open(partial_draws.digest(key, variables, f"{chunk} {estimator}"))
         chunks = -(-count // chunk)
         with progress.stage("sample", count) as tell:
             for i in range(chunks):
-                if not draft.has(i):
-                    draft.put(i, codec.encode(draw_chunk(random.fold_in(key, i), variables)))
+                if not partial.has(i):
+                    partial.put(i, codec.encode(draw_chunk(random.fold_in(key, i), variables)))
                 tell(min(chunk * (i + 1), count))
-        return shards(draft.gather(chunks), count)
+        return shards(partial.gather(chunks), count)
 
     def observe(key, given):
         if given is not None:
@@ -164,11 +164,11 @@ def hosted(
         observe=observe,
         sample=sample,
         fit=fit,
-        measure=lambda params, truth: {},
         evaluate=look,
         estimator=estimator,
-        hosted=True,
-        blank=lambda: jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0)),
+        hosted=Hosted(
+            lambda: jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0))
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from mcloop import random
 from mcloop.errors import InputError
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.models.newton import DENSE, minimise
-from mcloop.types import Model, Objective
+from mcloop.types import ClosedForms, Model, Objective
 
 _REFERENCE = 2**13  # points of the truth that theta* is fitted to
 
@@ -31,7 +31,7 @@ class Reference(NamedTuple):
 
 
 def optimum(start: Any, risk: Callable, source: Any, ridge: float, seed: int = 0) -> Reference:
-    """theta* for 8,192 points of the truth, by Newton's method from `start`; arguments as for `minimised`.
+    """theta* for 8,192 points of the truth, by Newton's method from `start`; arguments as for `optimum_model`.
 
     Where a ridge is asked for, theta* is found with .001 of it, and the ridge of the refits is centred at theta* + grad/ridge:
     theta* then stays where it is, whatever gradient rounding or a flat valley has left.
@@ -60,7 +60,7 @@ def optimum(start: Any, risk: Callable, source: Any, ridge: float, seed: int = 0
         return find(flat)
 
 
-def minimised(
+def optimum_model(
     name: str,
     start: Any,
     reference: Reference,
@@ -124,12 +124,13 @@ def minimised(
         measure=lambda params, truth: {
             "param_distance": jnp.linalg.norm(params - truth.params) / jnp.linalg.norm(truth.params)
         },
-        capacity=capacity,
         estimator=f"{name} on {source.name}, refitted to its optimum (Newton, ridge {ridge:g})",
-        objective=Objective(
-            lambda key, theta, data: risk(key, unravel(theta), data.values, data.weight / data.weight.sum()),
-            lambda params: params,
-            lambda free: free,
-            likelihood,
+        forms=ClosedForms(
+            objective=Objective(
+                lambda key, theta, data: risk(key, unravel(theta), data.values, data.weight / data.weight.sum()),
+                lambda params: params,
+                lambda free: free,
+                likelihood,
+            )
         ),
     )

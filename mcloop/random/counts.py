@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mcloop.random.variates import _pair, _unit, fold_in
+from mcloop.random.variates import fold_in, open_unit, two_words
 
 _INVERSION_BELOW = 10.0  # mean under which sequential inversion is cheaper than rejection
 _NOTHING = 1e-9  # a mass so small that inversion has passed the mode (no mass before it is below 1e-6) and is done
@@ -35,8 +35,8 @@ def binomial(key: jax.Array, n, p, shape: tuple[int, ...] = ()) -> jax.Array:
 def _inversion(key, n, p, shape):
     """Walk the probability function upward from 0 until one uniform is spent."""
     # two words make a 46-bit uniform: with one, the far tail would be cut at 2^-24
-    first, second = _pair(key, shape, block=0xFFFE)
-    u = _unit(first) + (_unit(second) - 0.5) * jnp.float32(2.0**-23)
+    first, second = two_words(key, shape, block=0xFFFE)
+    u = open_unit(first) + (open_unit(second) - 0.5) * jnp.float32(2.0**-23)
     odds = p / (1 - p)
 
     def step(carry):
@@ -74,8 +74,8 @@ def _btrs(key, n, p, done, shape):
     odds = p / (1 - p)
 
     def propose(block):
-        first, second = _pair(key, shape, block)
-        u, v = _unit(first) - 0.5, _unit(second)
+        first, second = two_words(key, shape, block)
+        u, v = open_unit(first) - 0.5, open_unit(second)
         us = 0.5 - jnp.abs(u)
         k = jnp.floor((2 * a / us + b) * u + centre)
         inside = (k >= 0) & (k <= n)
@@ -153,8 +153,8 @@ def poisson(key: jax.Array, rate, shape: tuple[int, ...] = ()) -> jax.Array:
 
 def _poisson_inversion(key, rate, shape):
     """Walk the probability function upward from 0 until one uniform (46 bits, for the tail) is spent."""
-    first, second = _pair(key, shape, block=0xFFFE)
-    u = _unit(first) + (_unit(second) - 0.5) * jnp.float32(2.0**-23)
+    first, second = two_words(key, shape, block=0xFFFE)
+    u = open_unit(first) + (open_unit(second) - 0.5) * jnp.float32(2.0**-23)
 
     def step(carry):
         count, left, mass, walking = carry
@@ -176,8 +176,8 @@ def _ptrs(key, rate, done, shape):
     v_r = 0.9277 - 3.6224 / (b - 2)
 
     def propose(block):
-        first, second = _pair(key, shape, block)
-        u, v = _unit(first) - 0.5, _unit(second)
+        first, second = two_words(key, shape, block)
+        u, v = open_unit(first) - 0.5, open_unit(second)
         us = 0.5 - jnp.abs(u)
         k = jnp.floor((2 * a / us + b) * u + rate + 0.43)
         k_safe = jnp.maximum(k, 0.0)

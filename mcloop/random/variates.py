@@ -61,7 +61,7 @@ def fold_in(key: jax.Array, data) -> jax.Array:
     return jax.random.wrap_key_data(jnp.stack(pair, -1), impl="threefry2x32")
 
 
-def _pair(key, shape, block=0):
+def two_words(key, shape, block=0):
     """Two independent words for every entry of `shape`; `block` opens a further stream under the same key."""
     k1, k2 = _words(key)
     full = tuple(shape) + k1.shape
@@ -75,7 +75,7 @@ def _index(shape, axes):
     return lax.iota(jnp.uint32, math.prod(shape)).reshape(tuple(shape) + (1,) * axes)
 
 
-def _unit(word):
+def open_unit(word):
     """(0, 1): 2^23 equally likely midpoints, symmetric about 1/2, so that neither 0 nor 1 occurs."""
     return ((word >> 9).astype(jnp.int32).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
 
@@ -98,7 +98,7 @@ _TAIL += (1.00167406, 2.83297682)
 @partial(jax.jit, inline=True)
 def _gaussian(word):
     """The standard normal quantile of a word's uniform; a plain log of (1 - u)(1 + u) is exact enough and vectorises."""
-    u = 2 * _unit(word) - 1
+    u = 2 * open_unit(word) - 1
     w = -jnp.log((1 - u) * (1 + u))
     central = w < 5
     x = jnp.where(central, w - 2.5, jnp.sqrt(w) - 3)
@@ -111,7 +111,7 @@ def _gaussian(word):
 def _spread(key, shape, of, block):
     """Apply `of` to one word an entry, two entries a Threefry call."""
     size = math.prod(shape)
-    first, second = _pair(key, ((size + 1) // 2,), block)
+    first, second = two_words(key, ((size + 1) // 2,), block)
     if size == 1:
         return of(first).reshape(tuple(shape) + key.shape)
     # a concatenation of finished variates, not of words: each half then fuses with its own bits
@@ -125,7 +125,7 @@ def uniform(key: jax.Array, shape: tuple[int, ...] = (), block: int = 0) -> jax.
     Another `block` is another independent stream under the same key, for the price of none (a `fold_in` costs a word).
     Blocks below 2^16 belong to the samplers that reject; callers take theirs from 2^16 up.
     """
-    return lax.optimization_barrier(_spread(key, shape, _unit, block))
+    return lax.optimization_barrier(_spread(key, shape, open_unit, block))
 
 
 def normal(key: jax.Array, shape: tuple[int, ...] = (), block: int = 0) -> jax.Array:
@@ -142,8 +142,8 @@ def gamma(key: jax.Array, a, shape: tuple[int, ...] = ()) -> jax.Array:
     """
     a = jnp.asarray(a, jnp.float32)
     drawn = _marsaglia_tsang(key, jnp.where(a < 1, a + 1, a), shape)
-    u, _ = _pair(key, shape, block=0xFFFF)
-    return jnp.where(a < 1, drawn * jnp.exp(jnp.log(_unit(u)) / a), drawn)
+    u, _ = two_words(key, shape, block=0xFFFF)
+    return jnp.where(a < 1, drawn * jnp.exp(jnp.log(open_unit(u)) / a), drawn)
 
 
 def chi_square(key: jax.Array, dof, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -171,7 +171,7 @@ def _propose_gamma(k1, k2, index, a, block):
     """One round: a draw, or -1 where it is rejected (one output, since XLA would compute the round again for a second)."""
     narrow = jnp.broadcast_shapes(k1.shape, jnp.shape(index), jnp.shape(block))
     first, second = _threefry(k1, k2, jnp.broadcast_to(block, narrow), jnp.broadcast_to(index, narrow))
-    x, log_u = _gaussian(first), jnp.log(_unit(second))
+    x, log_u = _gaussian(first), jnp.log(open_unit(second))
     if narrow != a.shape:  # points of a grid share their seeds' numbers, which are then worth keeping
         x, log_u = lax.optimization_barrier((x, log_u))
     d = jnp.maximum(a, 1.0) - 1 / 3

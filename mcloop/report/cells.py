@@ -34,7 +34,7 @@ def cells(ds, experiment) -> Iterator[Cell]:
     """Every cell of a Dataset, with its law where the experiment has one; pictures are left out."""
     ds = ds[measures(ds)]
     g = ds["generation"].values
-    for where, label in places(ds):
+    for where, label in coordinates(ds):
         part = ds.sel(where)
         mean, sem, band, tail = {}, {}, {}, {}
         count = part.sizes.get("seed") or ds.attrs.get("sample_count", 1)
@@ -48,7 +48,7 @@ def cells(ds, experiment) -> Iterator[Cell]:
         yield Cell(where, label, g, mean, sem, band, law, tail, int(count))
 
 
-def places(ds) -> list[tuple[dict[str, Any], str]]:
+def coordinates(ds) -> list[tuple[dict[str, Any], str]]:
     """The coordinates of every cell of the grid, and a label that names the axes which vary."""
     measured = ds[measures(ds)]
     axes = [str(d) for d in measured.dims if d not in INSIDE]

@@ -9,7 +9,7 @@ import numpy as np
 from mcloop.results import named, number, short
 
 
-def compare(ds, name: str, axis: str = "arm", brief: bool = False) -> list[str]:
+def compare_paired(ds, name: str, axis: str = "arm", brief: bool = False) -> list[str]:
     """Sentences on how the values of an axis order at the last generation, one for every cell of the other axes.
 
     A seed is the same random numbers in every cell, so two arms are compared by their differences within seeds: the mean

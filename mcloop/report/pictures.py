@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mcloop.report.story import places
+from mcloop.report.cells import coordinates
 
 _DPI = 200
 _WIDTH = 2000  # pixels, of all panels together, about
@@ -122,7 +122,7 @@ def _chosen(ds, name: str) -> tuple[list[tuple[dict[str, Any], str]], list[int],
         every = variable[longest].values
         kept[longest] = every[_evenly(len(every), len(kept[longest]) - 1)]
     rows, seen = [], set()
-    for where, label in places(ds):
+    for where, label in coordinates(ds):
         own = {d: v for d, v in where.items() if d in kept}
         # a picture may lack an axis along which it does not change
         if all(v in kept[d] for d, v in own.items()) and (at := tuple(own.values())) not in seen:

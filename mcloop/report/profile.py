@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mcloop.report.cells import places
+from mcloop.report.cells import coordinates
 from mcloop.report.scores import (
     CATASTROPHE,
     DIVERSITY,
@@ -60,7 +60,7 @@ def profile(ds, experiment) -> list[Score]:
     names = list(dict.fromkeys([*(n for n in RISKS if n in experiment.measure), *RISKS]))
     if not _SPEAKING.intersection(measures(ds)):  # a run of something else altogether, such as the gap of two loops
         return []
-    shown = _extremes([place(ds, where, label) for where, label in places(ds)], names, experiment.measure[0])
+    shown = _extremes([place(ds, where, label) for where, label in coordinates(ds)], names, experiment.measure[0])
     scores = []
     for definition, source, threshold, needed, score in _definitions(ds, names):
         entries = [score(cell)._replace(label=cell.label) for cell in shown]
@@ -174,7 +174,7 @@ def preamble(ds, scores: list[Score]) -> str:
         over if seeds > 1 else "With one seed there is no interval.",
         f"Real data only is {real}generation 1{')' if real else ', the fit on real data'}.",
     ]
-    total, count = len(places(ds)), len(scores[0].entries)
+    total, count = len(coordinates(ds)), len(scores[0].entries)
     if count < total:
         said.append(f"Of {total} cells, {count} are shown, among them those of the lowest and of the highest risk.")
     if ds.sizes["generation"] > 3:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mcloop.report.cells import places
+from mcloop.report.cells import coordinates
 
 _BYTES = 1600  # of a story that is kept
 _CELLS = 9  # whose stories a report shows
@@ -40,7 +40,7 @@ def shown(ds) -> list[tuple[str, list[str]]]:
         real = ds.get(f"real_{name}")
         found += [("real stories", as_texts(real.values))] if real is not None else []
         last = variable.sizes["generation"] - 1
-        for i, (where, label) in enumerate(places(ds)[:_CELLS]):
+        for i, (where, label) in enumerate(coordinates(ds)[:_CELLS]):
             own = variable.sel({k: v for k, v in where.items() if k in variable.dims})
             for g in sorted({0, last}) if i == 0 else {last} - {0}:
                 texts = as_texts(own.isel(generation=g).values)

@@ -265,7 +265,7 @@ def diversity(cell: Place) -> Entry:
 
 
 def _compared(found: tuple[str, Curve, tuple[Curve, int]] | None, judge) -> Entry:
-    """judge(name, curve, real) of what was found, if it has finite values at the end."""
+    """story_panel(name, curve, real) of what was found, if it has finite values at the end."""
     if found is None:
         return _unmeasured()
     lost = _lost(found[1])

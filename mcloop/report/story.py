@@ -8,8 +8,7 @@ import numpy as np
 
 from mcloop.errors import InputError
 from mcloop.report.cells import HEAVY, Cell, cells
-from mcloop.report.cells import places as places
-from mcloop.report.paired import compare as compare
+from mcloop.report.paired import compare_paired
 from mcloop.report.profile import Score, preamble, profile, table
 from mcloop.report.sample_texts import shown as told
 from mcloop.report.scores import LOGS
@@ -148,9 +147,9 @@ def tell(ds, experiment, caption, settings) -> Story:
     )
     seen = _sentences(shown, names[0], experiment, _floor(ds[names[0]])) if experiment.worse else []
     if "arm" in ds[names[0]].dims and ds["arm"].dtype.kind in "OUS":
-        seen += [f"- {said}" for said in compare(ds, names[0])]
+        seen += [f"- {said}" for said in compare_paired(ds, names[0])]
         alone = all(ds.sizes[d] == 1 for d in ds[names[0]].dims if d not in (*INSIDE, "arm"))
-        seen += [f"- {said}" for name in names[1:] if alone for said in compare(ds, name, brief=True)]
+        seen += [f"- {said}" for name in names[1:] if alone for said in compare_paired(ds, name, brief=True)]
     if experiment.notes is not None:
         seen += [f"- {note}" for note in experiment.notes(ds)]
     seen = [said.removeprefix("- ") for said in seen]

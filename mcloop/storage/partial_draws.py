@@ -20,7 +20,7 @@ _IN_MEMORY = 2**26  # bytes up to which a finished draw is held in memory and no
 Values = dict[str, np.ndarray]
 
 
-class Draft:
+class PartialDraw:
     """The parts of one draw, in memory or in a folder of their own."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -90,17 +90,17 @@ def _name(part: int) -> str:
     return f"part-{part:07d}"
 
 
-class Desk:
+class PartialDraws:
     """The draws of one loop: in a folder, where they outlive the process, or in memory, where the last one is kept."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self._last: tuple[str, Draft] | None = None
+        self._last: tuple[str, PartialDraw] | None = None
 
-    def open(self, asked: str) -> Draft:
-        """The draft of a draw, by a digest of all that it depends on."""
+    def open(self, asked: str) -> PartialDraw:
+        """The parts of a draw, by a digest of all that it depends on."""
         if self._last is None or self._last[0] != asked:
-            self._last = asked, Draft(None if self.folder is None else self.folder / asked)
+            self._last = asked, PartialDraw(None if self.folder is None else self.folder / asked)
         return self._last[1]
 
     def tidy(self, everything: bool) -> None:
@@ -115,22 +115,22 @@ class Desk:
                 self.folder.rmdir()
 
 
-_desk: ContextVar[Desk | None] = ContextVar("desk", default=None)
+_current: ContextVar[PartialDraws | None] = ContextVar("partial_draws", default=None)
 
 
 @contextmanager
-def working_at(desk: Desk) -> Iterator[None]:
-    """Draws inside the block are kept at this desk."""
-    token = _desk.set(desk)
+def keeping(draws: PartialDraws) -> Iterator[None]:
+    """Draws inside the block are kept at this draws."""
+    token = _current.set(draws)
     try:
         yield
     finally:
-        _desk.reset(token)
+        _current.reset(token)
 
 
-def current() -> Desk | None:
-    """The desk of the loop that runs, None outside of a driver."""
-    return _desk.get()
+def current() -> PartialDraws | None:
+    """The draws of the loop that runs, None outside of a driver."""
+    return _current.get()
 
 
 def digest(key, tree: Any, how: str = "") -> str:

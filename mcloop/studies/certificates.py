@@ -15,7 +15,7 @@ from mcloop.certificates.fixed_point import settling
 from mcloop.certificates.papers_bound import papers_bound
 from mcloop.certificates.spectrum import dense_spectrum
 from mcloop.certificates.stability import Problem, corrected, equal, jacobian, matrices_at
-from mcloop.certificates.twins import along, twins
+from mcloop.certificates.twins import along, gap_twins
 from mcloop.loop import make_loop
 from mcloop.models.optimum import Reference
 from mcloop.report.cells import cells
@@ -25,7 +25,7 @@ from mcloop.types import Corrector, Loop, Model
 def population(
     start: Any, reference: Reference, risk, draw, source: Any, points: int, *, likelihood: bool = False, seed: int = 1
 ) -> Problem:
-    """The certificate's problem of a `minimised` family, with so many points in place of expectations."""
+    """The certificate's problem of a `optimum_model` family, with so many points in place of expectations."""
     unravel = ravel_pytree(start)[1]
     k_data, k_draw, k_risk = (random.fold_in(random.as_key(jax.random.key(seed)), i) for i in range(3))
     one = jnp.ones(1)
@@ -99,11 +99,11 @@ def loop(model: Model, table: Table, lam: Any, step: float, corrector: Corrector
 
     Measures `gap`, theta+ - theta- along the dual over twice the step: 1 at generation 1.
     """
-    assert model.objective is not None
+    assert model.forms.objective is not None
     place = jnp.argmin(jnp.abs(jnp.asarray(table.lam, jnp.float32) - lam))
     theta, direction, dual = (jnp.asarray(x, jnp.float32)[place] for x in (table.theta, table.direction, table.dual))
-    sides = along(direction, dual, step, model.objective.free, model.objective.params, theta)
-    return twins(make_loop(model, regimes.augment(lam), corrector), *sides)
+    sides = along(direction, dual, step, model.forms.objective.free, model.forms.objective.params, theta)
+    return gap_twins(make_loop(model, regimes.augment(lam), corrector), *sides)
 
 
 def law(table: Table, g, lam: float) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from mcloop.memory.shards import generator
 from mcloop.metrics.ngrams import pieces
 from mcloop.metrics.panel import Panel
 from mcloop.metrics.text import text_panel
-from mcloop.models.hosted import hosted
+from mcloop.models.hosted import hosted_model
 from mcloop.models.language import language, tokens_codec
 from mcloop.models.training import Training
 from mcloop.nets.transformer import Shape
@@ -28,7 +28,7 @@ _SEARCHED = 50_000  # training sequences at most in which copies are looked for
 _TOLD = 3  # stories that a report shows
 
 
-class Teller(NamedTuple):
+class StoryModel(NamedTuple):
     """A family of language models, and how they are judged.
 
     Attributes:
@@ -42,7 +42,7 @@ class Teller(NamedTuple):
     learner: Learner
 
 
-def told(grammar: Grammar, count: int, validation: int, length: int, seed: int = 0) -> Corpus:
+def corpus_of(grammar: Grammar, count: int, validation: int, length: int, seed: int = 0) -> Corpus:
     """Stories drawn from a grammar as a corpus, one a row; a token is a word.
 
     Args:
@@ -76,7 +76,7 @@ def rows(grammar: Grammar, rng: np.random.Generator, count: int, length: int) ->
     return found
 
 
-def teller(
+def story_model(
     corpus: Corpus,
     shape: Shape,
     training: Training,
@@ -92,7 +92,7 @@ def teller(
     scan: bool = False,
     remat: bool = False,
     mesh: Any = None,
-) -> Teller:
+) -> StoryModel:
     """Language models that are trained on a corpus and draw sequences like its rows.
 
     Args:
@@ -125,8 +125,8 @@ def teller(
         scan=scan,
         remat=remat,
     )
-    panel = judge(corpus, learner, samples, inclusive, grammar)
-    model = hosted(
+    panel = story_panel(corpus, learner, samples, inclusive, grammar)
+    model = hosted_model(
         learner,
         training,
         {"tokens": corpus.train},
@@ -141,10 +141,10 @@ def teller(
         fresh=None if grammar is None else lambda key, n: {"tokens": rows(grammar, generator(key), n, corpus.length)},
         mesh=mesh,
     )
-    return Teller(model, panel, learner)
+    return StoryModel(model, panel, learner)
 
 
-def judge(corpus: Corpus, learner: Learner, samples: int, inclusive: bool, grammar: Grammar | None = None) -> Panel:
+def story_panel(corpus: Corpus, learner: Learner, samples: int, inclusive: bool, grammar: Grammar | None = None) -> Panel:
     """What is measured of a language model: cross-entropy on held-out real text, what it thinks of its own stories, the
     measures of `metrics.text`, some stories; and with a grammar the exact divergence from the truth and the things forgotten.
     """

@@ -20,7 +20,7 @@ from mcloop.experiment import Experiment, Size
 from mcloop.models.hosted import with_budget
 from mcloop.models.training import Budget, compute_dtype, cosine, training
 from mcloop.nets.transformer import Shape
-from mcloop.studies.story_models import Teller, teller, told
+from mcloop.studies.story_models import StoryModel, corpus_of, story_model
 
 EQUAL = " at equal steps"
 REGIMES = {
@@ -122,7 +122,7 @@ def family(
     rate: float = 1e-3,
     samples: int = 500,
     chunk: int = 256,
-) -> Teller:
+) -> StoryModel:
     """Transformers of a shape on these stories; AdamW with a warm-up, then half a cosine.
 
     Args:
@@ -135,7 +135,7 @@ def family(
         epochs, batch, rate: of every fit; the rate ends at a tenth.
         first: epochs of the first fit, as a multiple of `epochs`: a weaker first model.
         warm: whether a generation starts from the last one's parameters, and not anew.
-        samples, chunk: of `models.stories.teller`.
+        samples, chunk: of `models.stories.story_model`.
     """
     import jax
     import optax
@@ -145,7 +145,7 @@ def family(
     grammar = None
     if table.text is None:
         grammar = story_grammar(_THINGS)
-        data = told(grammar, sequences or 20_000, validation or 1000, _GRAMMAR_LENGTH)
+        data = corpus_of(grammar, sequences or 20_000, validation or 1000, _GRAMMAR_LENGTH)
     else:
         tokenizer = _tokenizer(table, vocabulary)
         # a small text is packed whole, and gives what it has; of a large one no more is packed than is asked for
@@ -158,7 +158,7 @@ def family(
     data = data._replace(train=train, tokens=tokens)
     transform = optax.chain(optax.scale_by_adam(b2=0.95), optax.add_decayed_weights(0.1))
     schedule = cosine(rate, rate / 10, warmup=0.05)
-    return teller(
+    return story_model(
         data,
         shape._replace(vocabulary=data.tokenizer.vocabulary, context=max(shape.context, data.length)),
         training(

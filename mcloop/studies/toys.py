@@ -13,7 +13,7 @@ from mcloop.data.toys import Toy
 from mcloop.errors import InputError
 from mcloop.metrics import mmd, modes
 from mcloop.metrics.wasserstein import sliced_w2
-from mcloop.models.compiled import learned
+from mcloop.models.compiled import compiled_model
 from mcloop.models.diffusion import diffusion
 from mcloop.models.flow import normalizing_flow
 from mcloop.models.processes import ddpm, edm, flow_matching
@@ -88,7 +88,7 @@ def toy_model(
             seen["nll"] = -chosen.log_prob(variables, test).mean()
         return seen
 
-    return learned(chosen, training, toy, n, capacity=capacity, evaluate=evaluate, samples=samples)
+    return compiled_model(chosen, training, toy, n, capacity=capacity, evaluate=evaluate, samples=samples)
 
 
 def quality(toy: Toy) -> Callable[[jax.Array], dict[str, jax.Array]]:

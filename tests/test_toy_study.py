@@ -8,7 +8,7 @@ from jax import export
 
 from mcloop import make_loop, regimes
 from mcloop.data.toys import eight_gaussians, two_moons
-from mcloop.drivers.scan import opening
+from mcloop.drivers.scan import first_generation
 from mcloop.errors import InputError
 from mcloop.models.training import Budget, cosine, training
 from mcloop.studies.toys import FAMILIES, annotate, floor, learner, toy_model
@@ -27,7 +27,7 @@ def test_a_grid_of_networks_is_one_program_for_any_accelerator(family):
 
     def both(key, lam):
         loop = make_loop(chosen, regimes.augment(lam))
-        state, first = opening(loop, key, None, 3, lambda s: loop.generation(key, s))
+        state, first = first_generation(loop, key, None, 3, lambda s: loop.generation(key, s))
         return first, loop.generation(key, state)[1]
 
     grid = jax.jit(jax.vmap(jax.vmap(both, (None, 0)), (0, None)))
@@ -45,7 +45,7 @@ def test_a_flow_learns_and_never_beats_the_entropy():
     loop = make_loop(toy_model("flow", toy, spec, 2000, capacity=2000, width=32), regimes.augment(0.5))
 
     def run(key):
-        state, first = opening(loop, key, None, 2, lambda s: loop.generation(key, s))
+        state, first = first_generation(loop, key, None, 2, lambda s: loop.generation(key, s))
         return first, loop.generation(key, state)[1]
 
     first, second = jax.jit(run)(jax.random.key(0))

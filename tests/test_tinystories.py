@@ -14,7 +14,7 @@ from mcloop.report.cells import Cell
 from mcloop.report.sample_texts import as_texts
 from mcloop.report.story import verdict
 from mcloop.studies import tinystories
-from mcloop.studies.story_models import judge
+from mcloop.studies.story_models import story_panel
 from mcloop.types import Learner
 
 
@@ -123,6 +123,6 @@ def test_a_story_is_shown_from_its_first_token():
     blind = Learner("", lambda key: (), lambda *_: (), lambda *_: (), lambda *_: (), lambda v, x: jnp.zeros(len(x["tokens"])))
     drawn = rows[:3].copy()
     drawn[1, 2], drawn[2, [1, 6]] = tokenizer.end, tokenizer.end
-    seen = judge(data, blind, 4, inclusive=True).see({"tokens": drawn}, ())
+    seen = story_panel(data, blind, 4, inclusive=True).see({"tokens": drawn}, ())
     assert as_texts(seen["stories"]) == ["abcdefgh", "defgh", "cdef"]
     assert seen["cross_entropy"] == 0 and seen["own_perplexity"] == 1

@@ -16,7 +16,7 @@ import xarray as xr
 
 from mcloop import correctors, make_loop, regimes, scan, train
 from mcloop.errors import InputError
-from mcloop.models.compiled import learned
+from mcloop.models.compiled import compiled_model
 from mcloop.models.training import Budget, linear, training
 from mcloop.storage import checkpoints
 from mcloop.storage.checkpoints import Checkpoints, Keep
@@ -55,7 +55,7 @@ def same_files(a, b):
 
 
 def _shapes(unit, t):
-    params = MAKE().model.blank()
+    params = MAKE().model.hosted.blank()
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
 
 
@@ -87,8 +87,8 @@ def test_old_generations_are_mapped_from_disk_and_not_held(tmp_path, monkeypatch
     import mcloop.drivers.train as neural
 
     pools = []
-    spill = neural.spill
-    monkeypatch.setattr(neural, "spill", lambda state, folder: pools.append(spill(state, folder)) or pools[-1])
+    write_shards = neural.write_shards
+    monkeypatch.setattr(neural, "write_shards", lambda state, folder: pools.append(write_shards(state, folder)) or pools[-1])
     run(tmp_path, grid={"arm": ["accumulate"]})
     parts = pools[-1].pool.parts
     assert [len(p) for p in parts] == [40] * GENERATIONS
@@ -251,7 +251,7 @@ def test_retention(reference, tmp_path, keep, left):
 class TestCompiled:
     """Grids of loops in one program."""
 
-    MODEL = learned(
+    MODEL = compiled_model(
         learners.gaussian_learner(),
         training(40, 20, rate=linear(0.05), batch=16, ema=0.9, clip=10.0),
         learners.Normal,
@@ -296,7 +296,7 @@ class TestCompiled:
         script = tmp_path / "two.py"
         script.write_text(
             "import sys, jax\n"
-            "from test_neural import TestCompiled as T, run\n"
+            "from test_train import TestCompiled as T, run\n"
             "assert len(jax.devices()) == 2\n"
             "run(sys.argv[1], T.make, T.GRID, seeds=2).to_netcdf(sys.argv[2])\n"
         )
@@ -323,7 +323,7 @@ def test_a_warm_start_goes_on_and_a_cold_one_does_not(tmp_path):
     slow = {"first": 200, "later": 1, "rate": 0.05, "batch": 16}
     found = {}
     for warm in (True, False):
-        model = learned(learners.gaussian_learner(), training(**slow, warm=warm), learners.Normal, 200, capacity=200)
+        model = compiled_model(learners.gaussian_learner(), training(**slow, warm=warm), learners.Normal, 200, capacity=200)
         state, _ = scan(make_loop(model, regimes.baseline()), jax.random.key(3), None, 2)
         found[warm] = float(jnp.abs(state.params.variables.params["log_scale"]).max()), state.params.variables.stats["seen"]
     assert found[True][1] == 201 and found[False][1] == 1

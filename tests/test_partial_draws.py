@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import learners
 import numpy as np
 import pytest
-from test_neural import flip, same_files
+from test_train import flip, same_files
 
 from mcloop import make_loop, train
 from mcloop.memory import shard_files
@@ -20,7 +20,7 @@ from mcloop.memory.shards import Shard
 from mcloop.models import hosted
 from mcloop.models.training import Budget, training
 from mcloop.storage import chunks, partial_draws
-from mcloop.storage.partial_draws import Desk, Draft, digest, working_at
+from mcloop.storage.partial_draws import PartialDraw, PartialDraws, digest, keeping
 
 COUNT, CHUNK, GENERATIONS = 50, 20, 4  # a draw is three parts, of which the last is not needed whole
 
@@ -42,7 +42,7 @@ class Counter:
 
 
 COUNTER = Counter()
-MODEL = hosted.hosted(
+MODEL = hosted.hosted_model(
     learners.gaussian_learner(),
     training(30, Budget(epochs=2), rate=0.05, batch=16),
     {"x": np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)},
@@ -69,7 +69,7 @@ def params():
 
 def drawn(params, folder=None, count=COUNT, key=KEY):
     """What a new process draws, in memory or with what is in a folder."""
-    with working_at(Desk(folder)):
+    with keeping(PartialDraws(folder)):
         body = MODEL.sample(key, params, count)
     assert len(body) == count
     return body.parts[0].values["x"]
@@ -95,7 +95,7 @@ def test_a_draw_is_the_same_in_memory_and_on_disk(params, tmp_path, counter):
 
 
 def test_a_draw_is_made_once_by_one_process_too(params, counter):
-    with working_at(Desk()):
+    with keeping(PartialDraws()):
         first, again = (MODEL.sample(KEY, params, COUNT).parts[0].values["x"] for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert counter.draws == 3
@@ -195,36 +195,36 @@ def test_a_full_disk_is_said_in_one_sentence(params, tmp_path, monkeypatch, refu
 
 
 def test_a_part_that_goes_missing_in_use_is_no_silent_gap(tmp_path):
-    draft = Draft(tmp_path)
+    draw = PartialDraw(tmp_path)
     for i in range(2):
-        draft.put(i, {"x": np.full(3, i)})
+        draw.put(i, {"x": np.full(3, i)})
     (tmp_path / "part-0000001.npz").unlink()
     with pytest.raises(RuntimeError, match=r"part 1 .* went missing"):
-        draft.gather(2)
+        draw.gather(2)
 
 
 # many draws
 
 
 def test_tidying_leaves_what_the_next_generation_begins_with(tmp_path):
-    desk, folder = Desk(tmp_path / "drafts"), tmp_path / "drafts"
-    desk.tidy(True)  # where nothing was drawn there is nothing to do
+    draws, folder = PartialDraws(tmp_path / "partial_draws"), tmp_path / "partial_draws"
+    draws.tidy(True)  # where nothing was drawn there is nothing to do
     for name in ("old", "older", "last"):
-        desk.open(name).put(0, {"x": np.arange(3)})
-    desk.tidy(False)
+        draws.open(name).put(0, {"x": np.arange(3)})
+    draws.tidy(False)
     assert [path.name for path in folder.iterdir()] == ["last"]
-    np.testing.assert_array_equal(Desk(folder).open("last").gather(1)["x"], np.arange(3))
-    desk.tidy(True)
+    np.testing.assert_array_equal(PartialDraws(folder).open("last").gather(1)["x"], np.arange(3))
+    draws.tidy(True)
     assert not folder.exists() and tmp_path.exists()
 
 
-def test_a_desk_in_memory_keeps_the_last_draw_only():
-    desk = Desk()
-    first = desk.open("a")
+def test_partial_draws_in_memory_keeps_the_last_draw_only():
+    draws = PartialDraws()
+    first = draws.open("a")
     first.put(0, {"x": np.arange(3)})
-    assert desk.open("a") is first
-    desk.open("b")
-    assert desk.open("a") is not first and not desk.open("a").has(0)
+    assert draws.open("a") is first
+    draws.open("b")
+    assert draws.open("a") is not first and not draws.open("a").has(0)
 
 
 # a run
@@ -243,13 +243,13 @@ def whole(request, tmp_path_factory):
 
 
 def draws_on_disk(folder):
-    return sorted(folder.glob("*/drafts/*"))
+    return sorted(folder.glob("*/partial_draws/*"))
 
 
 def test_a_model_is_judged_by_the_points_that_it_hands_on(whole):
     arm, folder, _, draws = whole
     assert draws == 3 * GENERATIONS  # 50 points to measure a model, the first 40 of which train the next
-    assert not list(folder.rglob("drafts"))
+    assert not list(folder.rglob("partial_draws"))
     assert bool(list(folder.rglob("shards/*.npy"))) == (arm == "accumulate")
 
 
@@ -268,7 +268,7 @@ def test_a_run_killed_while_it_draws_goes_on_to_the_bit(whole, tmp_path, counter
     assert run(tmp_path / "run", arm).identical(ds)
     assert counter.draws == draws  # not one of them twice
     same_files(folder, tmp_path / "run")
-    assert not list((tmp_path / "run").rglob("drafts"))
+    assert not list((tmp_path / "run").rglob("partial_draws"))
 
 
 def test_without_its_drafts_a_run_draws_again_and_ends_the_same(whole, tmp_path, counter):

@@ -66,7 +66,7 @@ def test_the_objective_of_a_family_is_its_likelihood():
 
     model = exact.gaussian(d=2, n=50, literal=True)
     state = mcloop.make_loop(model, regimes.augment(1.0)).init(KEY)
-    objective = model.objective
+    objective = model.forms.objective
     assert objective is not None
     free = objective.free(state.params)
     cov = np.asarray(state.params.root @ state.params.root.T)
