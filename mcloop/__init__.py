@@ -1,4 +1,18 @@
-"""mcloop: self-consuming generative loops in JAX."""
+"""mcloop: self-consuming generative loops in JAX.
+
+Glossary
+    loop          a model that is trained, generation after generation, on data that it generated itself
+    generation    one round of it: sample, correct, pool, fit; generation 1 is the fit on real data
+    fit           the training of one generation; a run of g generations has g fits
+    regime        what is remembered from one generation to the next, and trained on
+    corrector     what is done to synthetic data before it is trained on
+    lam           synthetic : real, in points; inf is fully synthetic
+    cell          one point of a grid of settings; every cell is run for the same seeds
+    arm           a cell whose setting is a whole way to run the loop, and not a number
+    seed          a replica; the same seed has the same random numbers in every cell
+    measure       a number that is seen of every generation
+    law           a closed form of a measure's expectation; a certificate is a loop's exact local rate
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

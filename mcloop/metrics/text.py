@@ -220,19 +220,7 @@ def text_panel(
 
     def measure(tokens) -> dict[str, float]:
         stories, ended = pieces(tokens, end, packing)
-        found = ngram_features(stories)
-        lost = lost_vocabulary(stories, real)
-        enough = min(len(stories), len(real)) > 1
-        seen = {f"distinct_{n}": distinct_n(stories, n) for n in (1, 2, 3)}
-        seen |= {
-            "repetition": repetition(stories, _REPEATED),
-            "lost_words": lost.words,
-            "lost_word_mass": lost.mass,
-            "story_length": lengths(stories).mean,
-            "unfinished": float(np.mean(~ended)) if len(ended) else float("nan"),
-            "ngram_frechet": frechet_distance(found, space) if enough else float("nan"),
-            "mauve": mauve(found, space[:samples]) if enough else float("nan"),
-        }
+        seen = _compared(stories, ended, real, space, samples)
         return seen | ({} if training is None else {"copied": copied(stories, training, copied_from)})
 
     words = (
@@ -255,3 +243,19 @@ def text_panel(
         return ds
 
     return Panel(see, annotate, words)
+
+
+def _compared(stories, ended, real, space: np.ndarray, samples: int) -> dict[str, float]:
+    """The measures of some stories against real ones, whose n-gram features are `space`."""
+    found, lost = ngram_features(stories), lost_vocabulary(stories, real)
+    enough = min(len(stories), len(real)) > 1
+    return {
+        **{f"distinct_{n}": distinct_n(stories, n) for n in (1, 2, 3)},
+        "repetition": repetition(stories, _REPEATED),
+        "lost_words": lost.words,
+        "lost_word_mass": lost.mass,
+        "story_length": lengths(stories).mean,
+        "unfinished": float(np.mean(~ended)) if len(ended) else float("nan"),
+        "ngram_frechet": frechet_distance(found, space) if enough else float("nan"),
+        "mauve": mauve(found, space[:samples]) if enough else float("nan"),
+    }

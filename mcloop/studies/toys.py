@@ -1,16 +1,19 @@
-"""Four generative models of points in the plane, small enough to be trained side by side, and what is measured of them."""
+"""Four generative models of points in the plane, small enough to be trained side by side: the study, and what is measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mcloop import make_loop, regimes
 from mcloop.data.toys import Toy
 from mcloop.errors import InputError
+from mcloop.experiment import Experiment, Size
 from mcloop.metrics import mmd, modes
 from mcloop.metrics.wasserstein import sliced_w2
 from mcloop.models.compiled import compiled_model
@@ -18,7 +21,7 @@ from mcloop.models.diffusion import diffusion
 from mcloop.models.flow import normalizing_flow
 from mcloop.models.processes import ddpm, edm, flow_matching
 from mcloop.models.samplers import ddim, euler, heun
-from mcloop.models.training import Training
+from mcloop.models.training import Training, cosine, training
 from mcloop.nets.mlp import mlp
 from mcloop.types import Learner, Model
 
@@ -140,3 +143,36 @@ def annotate(ds, toy: Toy, samples: int = 1000):
         "The dotted line is what true points score."
     )
     return ds
+
+
+TINY = {"n": 50, "most": 50, "first": 5, "later": 2, "width": 8, "samples": 50}
+PAPER = {"n": 5000, "most": 5000, "first": 20000, "later": 2000, "width": 128, "samples": 5000}
+
+
+def toy_study(toy: Toy) -> Experiment:
+    """The experiment of one toy distribution: every family, from real data only to synthetic data only."""
+
+    @cache
+    def model(family, n, most, first, later, width, samples):
+        # exact transport in a minibatch costs more than the network: its batches are smaller
+        batch = 64 if family == "ot_cfm" else 128
+        spec = training(first, later, rate=cosine(5e-3, 1e-5), later_rate=1e-3, batch=batch, ema=0.995)
+        return toy_model(family, toy, spec, n, capacity=max(n, most), width=width, samples=samples)
+
+    def make(family, lam, n=1000, most=1000, first=3000, later=300, width=64, samples=1000):
+        """One loop: `n` real points, at most `most` synthetic ones, `first` and then `later` steps."""
+        return make_loop(model(family, n, most, first, later, width, samples), regimes.augment(lam))
+
+    return Experiment(
+        make=make,
+        grid={"family": list(FAMILIES), "lam": [0.0, 0.1, 0.5, 1.0, np.inf]},
+        sizes={
+            "tiny": Size(2, 2, {"family": ["edm"], "lam": [0.0, np.inf]}, TINY),
+            "small": Size(6, 12),
+            "paper": Size(16, 21, {"lam": [0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, np.inf]}, PAPER),
+        },
+        measure=("sliced_w2", "mmd2", "high_quality", "nll", "field_distance", "param_distance"),
+        worse="up",
+        neural=True,
+        annotate=lambda ds, options: annotate(ds, toy, options.get("samples", 1000)),
+    )
