@@ -1,6 +1,7 @@
 """What every test shares: strict settings, a quick property-testing profile, where real data is, and what a refusal is."""
 
 import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,13 @@ from typing import Any, NamedTuple
 import pytest
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # parallel test processes may share an accelerator
+
+# what one worker or one child process has compiled, no other compiles again; the folder belongs to one run of the suite
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_OWN_CACHE = None if _CACHE in os.environ else tempfile.TemporaryDirectory(prefix="mcloop-tests-")
+if _OWN_CACHE is not None:
+    os.environ[_CACHE] = _OWN_CACHE.name
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import jax.numpy as jnp

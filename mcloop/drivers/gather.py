@@ -6,16 +6,17 @@ import itertools
 
 import numpy as np
 
+from mcloop import results
 from mcloop.drivers.sweep import is_number
 
 
-def assemble(plans, results, axes, cells: int, seeds: int, generations: int, loops, attributes, remarks):
+def assemble(plans, seen, axes, cells: int, seeds: int, generations: int, loops, attributes, remarks):
     """The Dataset of a run: scalars by cell, seed and generation; pictures by cell and generation."""
     lead = tuple(len(v) for v in axes.values())
     labels = {n: [x if is_number(x) else str(x) for x in v] for n, v in axes.items()}
     scalars: dict[str, np.ndarray] = {}
     pictures: dict[str, np.ndarray] = {}
-    for plan, infos in zip(plans, results, strict=True):
+    for plan, infos in zip(plans, seen, strict=True):
         for c, s in itertools.product(range(cells), range(seeds)):
             if (place := plan.place(c, s)) is None:
                 continue
