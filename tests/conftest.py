@@ -1,6 +1,7 @@
 """What every test shares: strict settings, a quick property-testing profile, where real data is, and what a refusal is."""
 
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,9 @@ import pytest
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # parallel test processes may share an accelerator
 
-# what one worker or one child process has compiled, no other compiles again; the folder belongs to one run of the suite
-_CACHE = "JAX_COMPILATION_CACHE_DIR"
-_OWN_CACHE = None if _CACHE in os.environ else tempfile.TemporaryDirectory(prefix="mcloop-tests-")
-if _OWN_CACHE is not None:
-    os.environ[_CACHE] = _OWN_CACHE.name
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# what one worker or child process has compiled, no other compiles again; the folder belongs to one run of the suite
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir(), f"mcloop-tests-{os.getpid()}")))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +28,13 @@ from mcloop.types import Model, additive
 jax.config.update("jax_legacy_prng_key", "error")
 settings.register_profile("mcloop", deadline=None, max_examples=10, derandomize=True)
 settings.load_profile("mcloop")
+
+
+def pytest_unconfigure(config):
+    """The process that named the cache after itself clears it away; workers and child processes only use it."""
+    folder = Path(tempfile.gettempdir(), f"mcloop-tests-{os.getpid()}")
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") == str(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
