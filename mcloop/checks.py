@@ -31,3 +31,8 @@ def whole(name: str, value, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise InputError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
     return int(value)
+
+
+def check_seed(value, name: str = "seed") -> int:
+    """A root of random numbers, or InputError: of a larger number than these JAX would take what is left of it by 2^32."""
+    return whole(name, value, 0, 2**32 - 1)

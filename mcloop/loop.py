@@ -40,7 +40,7 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
 
     def init(key, real=None, generations: int | None = None, first: Params = None) -> State:
         key = random.as_key(key)
-        _check_room(model, regime, generations)
+        check_room(model, regime, generations)
         data, truth = model.observe(stream(key, 1, _OBSERVE), real)
         params = model.fit(stream(key, 1, _FIT), truth, data)[0] if first is None else first
         pool = regime.init(model.memory, data, model.memory.capacity, generations)
@@ -102,17 +102,29 @@ def _check_parts(model, regime, corrector):
             raise InputError(f"{field} must be a mcloop {kind.__name__}, not {type(value).__name__}.")
 
 
-def _check_room(model, regime, generations):
-    """Refuse, before anything is drawn, a regime that asks for more rows at once than the model's capacity."""
+def check_room(model: Model, regime: Regime, generations: int | None) -> None:
+    """Raise InputError, before anything is drawn, for a regime that asks for more rows at once than the model's capacity.
+
+    Numbers that are traced are not seen: whoever traces a loop asks this for every cell first.
+    """
     if model.memory.capacity is None or generations is None:
         return
     try:
-        wanted = regime.draw(np.float32(model.n), np.float32(generations))
-        most = max(float(np.max(wanted.synthetic)), float(np.max(wanted.fresh)))
-    except TypeError:  # a traced n or lam: its concrete values were checked before tracing
+        most = _most(model, regime, generations)
+    except TypeError:  # a traced n or lam
         return
     if most > model.memory.capacity:
         raise InputError(
             f"capacity must be at least {most:.0f} for regime '{regime.name}' over {generations} generations, "
             f"not {model.memory.capacity}."
         )
+
+
+def _most(model: Model, regime: Regime, generations: int) -> float:
+    """The most points that one draw of a generation asks for."""
+    n, every = np.float32(model.n), np.arange(2, max(generations, 2) + 1, dtype=np.float32)
+    try:
+        wanted = [regime.draw(n, every)]
+    except (TypeError, ValueError):  # a schedule that takes one generation at a time
+        wanted = [regime.draw(n, t) for t in every]
+    return max(float(np.max(x)) for draw in wanted for x in (draw.synthetic, draw.fresh))

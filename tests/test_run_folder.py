@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcloop.storage import run_folder
+from mcloop.storage import lock, run_folder
 from mcloop.storage.run_folder import open_run, read_manifest
 from mcloop.types import InputError
 
@@ -174,7 +174,7 @@ def test_two_processes_and_the_death_of_one(tmp_path):
 
 
 def test_without_flock_a_lock_file_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "fcntl", None)
+    monkeypatch.setattr(lock, "fcntl", None)
     with open_run(tmp_path, {}), refused("is in use", f"{os.getpid()} on", "delete"):
         open_run(tmp_path, {})
     open_run(tmp_path, {}).close()

@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 
 from mcloop import regimes
 from mcloop.drivers.sweep import sweep
+from mcloop.drivers.train import train
 from mcloop.loop import make_loop
 from mcloop.storage.chunks import ChunkStore
 
@@ -206,7 +207,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(make, tmp_path, monkeypat
         identical(sweep(make, GRID, **settings, folder=tmp_path), once)
 
 
-def test_another_sweep_does_not_take_these_blocks_for_its_own(make, tmp_path, monkeypatch):
+def test_another_sweep_does_not_take_these_blocks_for_its_own(make, tmp_path, monkeypatch, refused):
     asked = []
 
     def first(store, name):
@@ -215,12 +216,85 @@ def test_another_sweep_does_not_take_these_blocks_for_its_own(make, tmp_path, mo
 
     monkeypatch.setattr(ChunkStore, "get", first)
     settings = {"seeds": SEEDS, "generations": T, "block": (2, 4)}
-    changes = [{}, {"seed": 1}, {"generations": T + 1}, {"variables": ("fitted",)}, {"reduce": "mean"}, {"block": (2, 5)}]
-    changes += [{"grid": {**GRID, "lam": [0.0, 0.5, 2.5]}}, {"real": np.arange(4.0)}, {"seeds": SEEDS + 1}]
+    # another view of the same loops has blocks of its own
+    changes = [{}, {"variables": ("fitted",)}, {"reduce": "mean"}, {"block": (2, 5)}]
+    # other loops, or others of their generations, have a folder of their own, and in another folder other blocks
+    others = {"seed": {"seed": 1}, "generations": {"generations": T + 1}, "seeds": {"seeds": SEEDS + 1}}
+    others |= {"grid.lam[2]": {"grid": {**GRID, "lam": [0.0, 0.5, 2.5]}}, "real": {"real": np.arange(4.0)}}
     for change in changes:
         with pytest.raises(KeyboardInterrupt):
             sweep(make, **{"grid": GRID, **settings, **change}, folder=tmp_path)
-    assert len(set(asked)) == len(asked) == len(changes)
+    for name, change in others.items():
+        with refused("holds another sweep", f"{name} was"):
+            sweep(make, **{"grid": GRID, **settings, **change}, folder=tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(make, **{"grid": GRID, **settings, **change}, folder=tmp_path / name)
+    assert len(set(asked)) == len(asked) == len(changes) + len(others)
+
+
+def test_a_folder_knows_which_loops_it_holds(make, walker, tmp_path, refused):
+    settings = {"grid": {"lam": [0.5, 1.0]}, "seeds": 3, "generations": 2, "folder": tmp_path}
+    once = sweep(make, **settings)
+    for part, other in {
+        "regime.name": lambda lam: make_loop(walker(batched=True), regimes.fresh(1.0, lam)),
+        "model.n": lambda lam: make_loop(walker(5, batched=True), regimes.augment(lam)),
+        "corrector.name": lambda lam: make_loop(walker(batched=True), regimes.augment(lam), lambda key, batch, params: batch),
+        # the same at the first cell
+        "cells_are.lam=1.regime": lambda lam: make_loop(walker(batched=True), regimes.augment(lam + (lam - 0.5))),
+    }.items():
+        with refused("holds another sweep", f"{part} was"):
+            sweep(other, **settings)
+    identical(sweep(make, **settings), once)
+    (tmp_path / "settings.json").unlink()  # without it the blocks still are nobody else's
+    larger = sweep(lambda lam: make_loop(walker(5, batched=True), regimes.augment(lam)), **settings)
+    assert not np.array_equal(larger.fitted, once.fitted)
+
+
+def test_blocks_that_change_places_are_noticed(make, tmp_path):
+    settings = {"grid": GRID, "seeds": SEEDS, "generations": T, "block": (2, 4), "folder": tmp_path}
+    once = sweep(make, **settings)
+    a, b = sorted(tmp_path.glob("*.npz"))[2:4]
+    kept = a.read_bytes()
+    a.write_bytes(b.read_bytes())
+    b.write_bytes(kept)
+    with pytest.warns(UserWarning, match=r"damaged .*another's.* computed again"):
+        identical(sweep(make, **settings), once)
+
+
+def test_capacity_is_asked_of_every_cell_and_generation(refused):
+    from mcloop import exact
+
+    def build(lam, n):
+        return make_loop(exact.gaussian(1, n, literal=True, capacity=30), regimes.augment(lam))
+
+    with refused("capacity must be at least 40"):
+        sweep(build, {"lam": [0.5, 2.0], "n": [10, 20]}, 2, 3)
+
+    def early(lam):
+        return make_loop(exact.gaussian(1, 10, literal=True), regimes.replace(lambda n, t: n * (3 if t == 2 else 1)))
+
+    with refused("capacity must be at least 30"):
+        sweep(early, {"lam": [1.0]}, 2, 3)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 99999999999999999999, 1.0, True, None])
+def test_two_seeds_are_never_one(make, refused, seed):
+    from mcloop.certificates.boundary import boundary
+    from mcloop.cli import main
+    from mcloop.validation.validate import validate
+
+    for call in (
+        lambda: sweep(make, {"lam": 1}, 1, 1, seed=seed),
+        lambda: train(make, {"lam": [1]}, 1, 1, folder="nowhere", seed=seed),
+        lambda: boundary(make, seed=seed),
+        lambda: validate("quick", seed, ["G1"]),
+    ):
+        with refused("seed must be a whole number from 0 to 4294967295"):
+            call()
+    if isinstance(seed, int) and not isinstance(seed, bool):
+        for command in (["run", "quickstart"], ["certify", "quickstart"], ["validate", "--only", "G1"]):
+            with pytest.raises(SystemExit, match="2"):
+                main([*command, "--seed", str(seed)])
 
 
 SCRIPT = """

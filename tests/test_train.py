@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 
 from mcloop import correctors, make_loop, regimes, scan, train
+from mcloop.drivers.train import unit_name
 from mcloop.errors import InputError
 from mcloop.models.compiled import compiled_model
 from mcloop.models.training import Budget, linear, training
@@ -123,7 +124,7 @@ def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-UNIT = "arm=accumulate,seed=0"
+UNIT = unit_name({"arm": "accumulate", "seed": 0})
 DAMAGES = {
     "an array file cut": (truncate, lambda unit: largest(unit / "generation-0004" / "state")),
     "an array file with one bit flipped": (flip, lambda unit: largest(unit / "generation-0004" / "state")),
@@ -187,7 +188,7 @@ def test_other_data_in_the_same_folder_are_refused(reference, tmp_path):
     folder, _ = reference
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
-    with pytest.raises(InputError, match=r"holds another loop: data_sha256 was"):
+    with pytest.raises(InputError, match=r"holds another loop: model.n was"):
         run(copy, learners.hosted_maker(n=41))
 
 

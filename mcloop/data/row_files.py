@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from mcloop.data.packing import KIND
-from mcloop.data.sealed import unseal
 from mcloop.storage.chunks import one_line, show
+from mcloop.storage.sealed import unseal
 
 
 def recorded(path: Path, files: Callable[[str], Path]) -> dict[str, Any] | None:

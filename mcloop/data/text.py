@@ -16,11 +16,11 @@ from mcloop.data.packing import counted as counted
 from mcloop.data.packing import story_lengths as story_lengths
 from mcloop.data.packing import unpack as unpack
 from mcloop.data.row_files import recorded, sha256, write_rows
-from mcloop.data.sealed import seal
 from mcloop.data.story_files import find
 from mcloop.data.tokens import Tokenizer
 from mcloop.errors import InputError
 from mcloop.storage.chunks import FULL, one_line, show, write_atomically
+from mcloop.storage.sealed import seal
 
 _VERSION = 1  # of the packing below: another one makes kept corpora strangers
 _BATCH = 1000  # stories tokenized and written at once

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mcloop.data.bpe import encoder, learn, utf8
-from mcloop.data.sealed import compact, digest, seal, unseal
 from mcloop.data.spelling import spelling
 from mcloop.errors import InputError
 from mcloop.storage.chunks import one_line, refusal, show, write_atomically
+from mcloop.storage.sealed import compact, digest, seal, unseal
 
 MOST = 2**16  # ids are kept as uint16
 END = "<|endoftext|>"  # how the end of a story is shown; no text is ever read as that token

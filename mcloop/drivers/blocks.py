@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +19,7 @@ from mcloop import random, results
 from mcloop.drivers import reduce as reductions
 from mcloop.drivers.scan import trajectory
 from mcloop.storage.chunks import ChunkStore
+from mcloop.storage.identity import describe, digest, numerics
 from mcloop.types import Loop
 
 
@@ -48,6 +47,7 @@ class Plan(NamedTuple):
     block_points: int
     block_seeds: int
     devices: tuple[Any, ...]
+    loops: Any = None  # what they are, for a sweep that keeps its blocks
 
 
 def _blocks(plan: Plan, prefix: str) -> list[_Block]:
@@ -112,9 +112,15 @@ def _compile(plan: Plan):
     return lambda block: {n: np.asarray(x) for n, x in compiled(*arguments(block.point, block.seed)).items()}
 
 
-def run_plans(plans: list[Plan], folder, progress: bool) -> list[dict[str, np.ndarray]]:
-    """Run every block of every plan that `folder` does not hold yet; name -> (points, seeds or statistics, generations)."""
+def run_plans(plans: list[Plan], folder, progress: bool, settings: Any = None) -> list[dict[str, np.ndarray]]:
+    """Run every block of every plan that `folder` does not hold yet; name -> (points, seeds or statistics, generations).
+
+    Raises:
+        InputError: the folder holds blocks of other loops, or of other `settings`.
+    """
     store = None if folder is None else ChunkStore(folder)
+    if store is not None:
+        store.belong({**settings, **loops_of(plans)})
     with _progress(progress) as bar:
         task = bar.add_task("cells", total=sum(p.points * p.seeds for p in plans)) if bar else None
         jobs = [_Job(plan, i, store, lambda cells: bar.advance(task, cells) if bar else None) for i, plan in enumerate(plans)]
@@ -206,16 +212,22 @@ class _Collector:
                 self.values[name][points, plan.statistics.index(statistic)] = rows[-len(ordered) + i]
 
 
+def loops_of(plans: list[Plan]) -> dict[str, Any]:
+    """What the loops of all plans are, by the values that each plan has fixed."""
+    return {"loops": {", ".join(f"{k}={v}" for k, v in describe(p.fixed).items()) or "all": p.loops for p in plans}}
+
+
 def _fingerprint(plan: Plan) -> str:
-    """A short hash of all that a block's numbers depend on and that can be named (not of the code of `make`)."""
+    """A short hash of all that a block's numbers depend on."""
     named = {
-        "fixed": {k: str(v) for k, v in plan.fixed.items()},
+        "loops": plan.loops,
+        "fixed": plan.fixed,
         "traced": {k: v.tolist() for k, v in plan.traced.items()},
         "block": [plan.block_points, plan.block_seeds, plan.points, plan.seeds, plan.generations, plan.seed],
-        "what": [plan.variables, plan.statistics, results.versions()],
-        "real": [np.asarray(x).tobytes().hex() for x in jax.tree.leaves(plan.real)],
+        "what": [plan.variables, plan.statistics, results.versions(), numerics()],
+        "real": plan.real,
     }
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(describe(named))
 
 
 def _progress(show: bool):

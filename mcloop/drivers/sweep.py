@@ -12,9 +12,13 @@ import jax
 import numpy as np
 
 from mcloop import results
+from mcloop.checks import check_seed
 from mcloop.drivers import reduce as reductions
-from mcloop.drivers.blocks import Plan, run_plans
+from mcloop.drivers.blocks import Plan, loops_of, run_plans
+from mcloop.drivers.identity import cells_of
 from mcloop.drivers.scan import check_generations
+from mcloop.loop import check_room
+from mcloop.storage.identity import describe, numerics
 from mcloop.types import InputError, Loop
 
 _BLOCK_BYTES = 2**29  # what one block may hold on a CPU; a quarter of the memory elsewhere
@@ -36,6 +40,7 @@ def sweep(
     progress: bool = False,
     block: tuple[int, int] | None = None,
     attributes: Mapping[str, Any] | None = None,
+    identify: Callable[[dict[str, Any]], None] | None = None,
 ):
     """Run a loop over the product of named axes and over seeds.
 
@@ -53,9 +58,11 @@ def sweep(
         variables: which measures to keep; default all. The rest is not even computed.
         reduce: statistics over seeds in place of the seeds (`mean`, `sem`, `median`, `q05`, `mean_log`, ...), computed on
             the device at every generation.
-        folder: where finished blocks are kept; the same sweep goes on from there after an interruption.
+        folder: where finished blocks are kept; the same sweep goes on from there after an interruption, another one is
+            refused.
         progress: show a progress bar on standard error.
         block: (grid points, seeds) that run at once; default what fits.
+        identify: called with what the loops are, as JSON holds it, before anything runs; may refuse.
 
     Returns:
         xarray.Dataset with dimensions (*grid, seed or statistic, generation).
@@ -76,18 +83,21 @@ def sweep(
     mesh = list(itertools.product(*traced_axes.values()))
     flat = {n: np.asarray([p[i] for p in mesh], np.float32) for i, n in enumerate(traced_axes)}
 
-    plans = []
+    plans, known = [], folder is not None or identify is not None
     for combination in itertools.product(*fixed_axes.values()):
         fixed = dict(zip(fixed_axes, combination, strict=True))
-        found = _rehearse(make, fixed, traced_axes, real, generations, variables)
+        found, is_ = _rehearse(make, fixed, traced_axes, real, generations, variables, known)
         shape = (len(mesh), seeds, generations, real, seed, found, statistics)
-        plans.append(_lay_out(make, fixed, flat, *shape, block))
+        plans.append(_lay_out(make, fixed, flat, *shape, block, is_))
     names = tuple(dict.fromkeys(itertools.chain.from_iterable(p.variables for p in plans)))
     if missing := sorted(set(variables or ()) - set(names)):
         raise InputError(f"variables must be measured by some family, not {missing[0]!r}; found are {', '.join(names)}.")
     _check_memory(plans, names)
 
-    parts = run_plans(plans, folder, progress)
+    if identify is not None:
+        identify(loops_of(plans))
+    settings = {"grid": axes, "seeds": seeds, "generations": generations, "seed": seed, "numerics": numerics(), "real": real}
+    parts = run_plans(plans, folder, progress, None if folder is None else describe(settings))
     lead = tuple(len(v) for v in fixed_axes.values()) + tuple(len(v) for v in traced_axes.values())
     inner = (len(statistics) if statistics else seeds, generations)
     hollow = np.full((len(mesh), *inner), np.nan, np.float32)
@@ -104,11 +114,10 @@ def sweep(
 
 
 def check_seeds(seeds, seed) -> None:
-    """Raise InputError unless `seeds` is a whole number >= 1 and `seed` a whole number."""
+    """Raise InputError unless `seeds` is a whole number >= 1 and `seed` one that names random numbers of its own."""
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise InputError(f"seeds must be a whole number >= 1, not {seeds!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise InputError(f"seed must be a whole number, not {seed!r}.")
+    check_seed(seed)
 
 
 def is_number(x) -> bool:
@@ -142,10 +151,15 @@ def check_axes(make, axes) -> None:
             raise InputError(f"grid must have an axis {name!r}, which this loop needs; it has {', '.join(axes) or 'none'}.")
 
 
-def _rehearse(make, fixed, traced_axes, real, generations, variables) -> tuple[str, ...]:
-    """Build a loop at every value of every axis, so that a bad one is refused before anything runs; the variables kept."""
+def _rehearse(make, fixed, traced_axes, real, generations, variables, known: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Build a loop at every value of every axis, so that a bad one is refused before anything runs.
+
+    Returns:
+        The variables kept, and what these loops are where that is to be `known`.
+    """
     first = {name: values[0] for name, values in traced_axes.items()}
     trials = [first] + [{**first, name: value} for name, values in traced_axes.items() for value in values[1:]]
+    loops = []
     for trial in trials:
         loop = make(**fixed, **trial)
         if not isinstance(loop, Loop):
@@ -154,17 +168,22 @@ def _rehearse(make, fixed, traced_axes, real, generations, variables) -> tuple[s
             info = jax.eval_shape(lambda k, one=loop: _one_step(one, k, real, generations), jax.random.key(0))
         elif loop.model.memory.capacity is not None:
             jax.eval_shape(lambda k, one=loop: one.init(k, real, generations), jax.random.key(0))
+        loops.append((trial, loop))
+    if loops[0][1].model.memory.capacity is not None:  # two axes that fit each alone may not fit together
+        for point in itertools.product(*traced_axes.values()):
+            loop = make(**fixed, **dict(zip(traced_axes, point, strict=True)))
+            check_room(loop.model, loop.regime, generations)
     kept = tuple(info) if variables is None else tuple(v for v in variables if v in info)
     if not kept:
         raise InputError(f"variables must name some of {', '.join(info)}, not {list(variables or ())}.")
-    return kept
+    return kept, cells_of(loops) if known else {}
 
 
 def _one_step(loop, key, real, generations):
     return loop.generation(key, loop.init(key, real, generations))[1]
 
 
-def _lay_out(make, fixed, flat, points, seeds, generations, real, seed, variables, statistics, block) -> Plan:
+def _lay_out(make, fixed, flat, points, seeds, generations, real, seed, variables, statistics, block, is_=None) -> Plan:
     """Choose the block: as many seeds, then grid points, as fit the budget; all the seeds where order statistics need them."""
     devices = tuple(jax.devices())
     loop = make(**fixed, **{n: float(v[0]) for n, v in flat.items()})
@@ -188,7 +207,7 @@ def _lay_out(make, fixed, flat, points, seeds, generations, real, seed, variable
         raise InputError(f"block must hold all {seeds} seeds for a median or a quantile, not {block_seeds}.")
     block_seeds = -(-block_seeds // len(devices)) * len(devices)
     shape = (make, fixed, flat, points, seeds, generations, real, seed, variables, statistics)
-    return Plan(*shape, block_points, block_seeds, devices)
+    return Plan(*shape, block_points, block_seeds, devices, is_)
 
 
 def _check_memory(plans, names) -> None:

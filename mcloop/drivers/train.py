@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,15 +17,18 @@ from jax.sharding import PartitionSpec as P
 
 from mcloop import random
 from mcloop.drivers.gather import assemble
+from mcloop.drivers.identity import cells_of, label
 from mcloop.drivers.scan import check_generations, first_generation
 from mcloop.drivers.sweep import check_axes, check_seeds, is_number, read_axis
 from mcloop.drivers.unit import Codec, Info, Unit, arrays_codec, shards_codec
 from mcloop.errors import InputError
+from mcloop.loop import check_room
 from mcloop.memory.shard_files import write_shards
 from mcloop.memory.shards import fingerprint
 from mcloop.models.hosted import Diverged
 from mcloop.progress import listening
 from mcloop.storage.checkpoints import Keep
+from mcloop.storage.identity import describe, describe_loop, digest, numerics
 from mcloop.storage.partial_draws import PartialDraws, keeping
 from mcloop.storage.run_folder import locked
 from mcloop.types import Loop, State
@@ -67,6 +69,7 @@ def train(
     keep: Keep | None = None,
     progress: bool = False,
     attributes: Mapping[str, Any] | None = None,
+    identify: Callable[[dict[str, Any]], None] = lambda loops: None,
 ):
     """Run neural loops over the product of named axes and over seeds, with a checkpoint for every generation.
 
@@ -84,6 +87,7 @@ def train(
         seed: root of all randomness.
         keep: which checkpoints stay; default all of them.
         progress: show a bar on standard error, or a line a generation where that is a file.
+        identify: called with what the loops are, as JSON holds it, before anything runs; may refuse.
 
     Returns:
         xarray.Dataset with dimensions (*grid, seed, generation); what is seen as pictures is shown for seed 0.
@@ -93,6 +97,7 @@ def train(
     """
     where = Path(folder)
     axes, cells, loops, plans = _lay_out(make, grid, seeds, generations, seed, where)
+    identify(cells_of(list(zip(cells, loops, strict=True))))
     with locked(where):
         results, remarks = _run(plans, where, generations, keep or Keep(), progress)
     return assemble(plans, results, axes, len(cells), seeds, generations, loops, {"seed": seed, **(attributes or {})}, remarks)
@@ -110,14 +115,18 @@ def _lay_out(make, grid, seeds: int, generations: int, seed: int, folder: Path):
     for loop in loops:
         if not isinstance(loop, Loop):
             raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
-    common = {"seed": seed, "generations": generations}
+        check_room(loop.model, loop.regime, generations)
+    common = {"seed": seed, "generations": generations, "numerics": numerics()}
+    arrays: dict[int, Any] = {}
+    hosted = [(p, c, loop) for p, (c, loop) in enumerate(zip(cells, loops, strict=True)) if loop.model.hosted is not None]
+    known = {p: describe_loop(loop, arrays) for p, _, loop in hosted}
     plans = [
-        _hosted(loop, cell, place, i, keys[i], folder, common, generations)
+        _hosted(loop, cell, place, i, keys[i], folder, {**common, "loop": known[place]}, generations)
         for i in range(seeds)
-        for place, (cell, loop) in enumerate(zip(cells, loops, strict=True))
-        if loop.model.hosted is not None
+        for place, cell, loop in hosted
     ]
-    plans += _compiled(make, [(i, c) for i, c in enumerate(cells) if loops[i].model.hosted is None], keys, common, generations)
+    members = [(p, c, loop) for p, (c, loop) in enumerate(zip(cells, loops, strict=True)) if loop.model.hosted is None]
+    plans += _compiled(make, members, keys, common, generations)
     return axes, cells, loops, plans
 
 
@@ -143,7 +152,7 @@ def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.Pa
 
 
 def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, generations: int) -> Plan:
-    name = _slug({**cell, "seed": i})
+    name = unit_name({**cell, "seed": i})
     shards, partial = folder / name / "shards", PartialDraws(folder / name / "partial_draws")
 
     def first(given: tuple[State, Info] | None) -> tuple[State, Info]:
@@ -162,19 +171,23 @@ def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, gen
         return loop.init(key, None, generations, first=())
 
     # the data count by what is in them: a folder begun with other images is refused
-    settings = {**common, "cell": cell, "replica": i, "model": loop.model.name, "data_sha256": fingerprint(start().real)}
+    settings = {**common, "cell": describe(cell), "replica": i, "data_sha256": fingerprint(start().real)}
     codec = shards_codec(loop, start, shards)
     shared = (id(loop.model.observe), i)  # the same in models that differ only in how they go on after the first fit
     return Plan(name, settings, codec, first, step, lambda c, s: () if (c, s) == (place, i) else None, shared, partial.tidy)
 
 
-def _compiled(make, cells: list[tuple[int, dict[str, Any]]], keys, common, generations: int) -> list[Plan]:
+def _compiled(make, cells: list[tuple[int, dict[str, Any], Loop]], keys, common, generations: int) -> list[Plan]:
     """One plan for each combination of the axes that are not numbers."""
-    groups: dict[tuple, list[tuple[int, dict[str, Any]]]] = {}
-    for place, cell in cells:
-        fixed = tuple((k, v) for k, v in cell.items() if not is_number(v))
-        groups.setdefault(fixed, []).append((place, cell))
-    return [_program(make, dict(fixed), members, keys, common, generations) for fixed, members in groups.items()]
+    groups: dict[tuple, list[tuple[int, dict[str, Any], Loop]]] = {}
+    for one in cells:
+        groups.setdefault(tuple((k, v) for k, v in one[1].items() if not is_number(v)), []).append(one)
+    plans = []
+    for fixed, members in groups.items():
+        loops = cells_of([(cell, loop) for _, cell, loop in members])
+        places = [(place, cell) for place, cell, _ in members]
+        plans.append(_program(make, dict(fixed), places, keys, {**common, **loops}, generations))
+    return plans
 
 
 def _program(make, fixed: dict[str, Any], members, keys, common, generations: int) -> Plan:
@@ -204,9 +217,9 @@ def _program(make, fixed: dict[str, Any], members, keys, common, generations: in
         state, info = result
         return state, {k: np.asarray(v) for k, v in info.items()}
 
-    settings = {**common, "cells": [cell for _, cell in members], "replicas": len(keys)}
+    settings = {**common, "cells": [describe(cell) for _, cell in members], "replicas": len(keys)}
     return Plan(
-        _slug(fixed) or "grid",
+        unit_name(fixed) or "grid",
         settings,
         arrays_codec(lambda: shapes),
         lambda given: seen(begin_(keys, where, flat)),
@@ -285,7 +298,6 @@ def _kept(unit: Unit, t: int) -> Info:
     return info
 
 
-def _slug(cell: Mapping[str, Any]) -> str:
-    """A folder's name for a cell."""
-    words = ",".join(f"{k}={v:g}" if is_number(v) else f"{k}={v}" for k, v in cell.items())
-    return re.sub(r"[^A-Za-z0-9=,.+-]+", "_", words)[:120]
+def unit_name(cell: Mapping[str, Any]) -> str:
+    """A folder's name for a cell: its values where they are short and plain, and always a hash of all of them."""
+    return f"{label(cell)}-{digest(describe(dict(cell)))[:8]}" if cell else ""

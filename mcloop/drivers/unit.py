@@ -13,14 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcloop.errors import InputError
 from mcloop.memory.shard_files import describe, read_shards
 from mcloop.storage.checkpoints import Checkpoints, Damaged, Keep
-from mcloop.storage.chunks import FULL, ChunkStore, refusal, show, sweep_partial, write_atomically
-from mcloop.storage.manifest import difference, normalise
+from mcloop.storage.chunks import ChunkStore
+from mcloop.storage.files import refusal, save, show, sweep_partial
+from mcloop.storage.identity import digest
+from mcloop.storage.manifest import belongs, normalise
 from mcloop.types import Loop, State
 
 Info = dict[str, np.ndarray]
+
+_KEPT = "all generations before it are kept, and"
 
 
 class Codec(NamedTuple):
@@ -50,13 +53,13 @@ class Unit:
         self.folder, self.keep = folder, keep
         self.settings = normalise(dict(settings))
         self.checkpoints = Checkpoints(folder)
-        self._seen = ChunkStore(folder / "seen")
+        self._seen = ChunkStore(folder / "seen", f"{folder.name} {digest(self.settings)}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise refusal(error, folder) from error
         self.checkpoints.sweep()
-        for place in (folder, folder / "seen", folder / "shards"):
+        for place in (folder, *(folder / name for name in ("seen", "shards", "sheets")), *folder.glob("partial_draws/*")):
             sweep_partial(place)
 
     def info(self, t: int) -> Info | None:
@@ -81,21 +84,14 @@ class Unit:
         Raises:
             InputError: the folder is another loop's.
         """
-        complete = 0
-        while complete < most and (self.folder / "seen" / f"{_name(complete + 1)}.npz").exists() and self.info(complete + 1):
-            complete += 1
-        walked = []
-        for t in reversed(self.checkpoints.generations()):
-            if t > most:
-                continue
+        walked, complete = [], None
+        for t in reversed([t for t in self.checkpoints.generations() if t <= most]):
             try:
-                if t > complete:
-                    raise Damaged("what was seen of it is missing or damaged")
                 notes = self.checkpoints.notes(t)
-                if found := difference(notes["settings"], self.settings):
-                    name, old, new = found
-                    why = f"The folder {show(self.folder)} holds another loop: {name} was {old} there and is {new} now"
-                    raise InputError(f"{why}; choose another folder (--out).")
+                belongs(self.folder, "another loop", notes["settings"], self.settings)
+                complete = self._complete(most) if complete is None else complete
+                if complete < t:
+                    raise Damaged(f"what was seen of generation {complete + 1} is missing or damaged")
                 state = codec.unpack(self.checkpoints.load(t, codec.shapes()), notes["state"])
             except Damaged as why:
                 walked.append(f"generation {t} ({why})")
@@ -104,6 +100,13 @@ class Unit:
             return t, state
         self._report(walked, "begins again")
         return 0, None
+
+    def _complete(self, most: int) -> int:
+        """Up to which generation, at most `most`, all is there that was seen."""
+        t = 0
+        while t < most and (self._seen.folder / f"{_name(t + 1)}.npz").exists() and self.info(t + 1) is not None:
+            t += 1
+        return t
 
     def fail(self, t: int, why: str) -> None:
         """Notes that generation t could not be computed, so that it is not tried again."""
@@ -123,13 +126,11 @@ class Unit:
         path = self.folder / "metrics.jsonl"
         row = {"generation": t, **{k: v.tolist() for k, v in info.items() if v.ndim == 0}}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            kept = [line for line in lines if _generation(line) < t]
-            write_atomically(path, "".join(line + "\n" for line in [*kept, json.dumps(row)]).encode())
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         except OSError as error:
-            if error.errno not in FULL:
-                raise refusal(error, path) from error
-            raise InputError(f"The disk holding {show(path)} is full; all generations before {t} are kept.") from error
+            raise refusal(error, path) from error
+        kept = [line for line in lines if _generation(line) < t]
+        save(path, "".join(line + "\n" for line in [*kept, json.dumps(row)]).encode(), kept=_KEPT)
 
 
 def _sheets(folder: Path, t: int, info: Info) -> None:
@@ -146,11 +147,7 @@ def _sheets(folder: Path, t: int, info: Info) -> None:
         sheet = padded.reshape(rows, columns, *x.shape[1:]).swapaxes(1, 2).reshape(rows * x.shape[1], -1)
         buffer = io.BytesIO()
         Image.fromarray(sheet).save(buffer, format="PNG")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / f"{name}-{t:04d}.png", buffer.getvalue())
-        except OSError as error:
-            raise refusal(error, folder) from error
+        save(folder / f"{name}-{t:04d}.png", buffer.getvalue(), kept=_KEPT)
 
 
 def _generation(line: str) -> float:

@@ -10,10 +10,10 @@ import jax
 
 from mcloop import random
 from mcloop.certificates.verdict import Verdict, certify, check_request
+from mcloop.checks import check_seed
 from mcloop.drivers.train import last_states
-from mcloop.experiment.config import Settings, find, load, settle
+from mcloop.experiment.config import check_size, find, load, settings_of, settle
 from mcloop.results import named
-from mcloop.storage.manifest import read_manifest
 
 
 def of_name_or_folder(
@@ -25,12 +25,13 @@ def of_name_or_folder(
         InputError: neither a name nor a run's folder, a bad axis or number.
     """
     check_request(damping, generations)
+    check_seed(seed)
     folder = Path(target)
     if (folder / "manifest.json").is_file():
-        kept = read_manifest(folder)["settings"]
-        known = find(kept["name"])
+        settings = settings_of(folder)
+        known = find(settings.name)
         declared = load(known)
-        settings = Settings(**{"data": None, **{k: v for k, v in kept.items() if k in Settings._fields}})
+        check_size(folder, declared, settings)
         settings = settings._replace(grid={**settings.grid, **overrides})
     else:
         known = find(target)

@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mcloop.checks import check_seed, whole
 from mcloop.errors import InputError
+from mcloop.storage.manifest import read_settings
 
 if TYPE_CHECKING:
     from mcloop.certificates.certificate import Certificate
@@ -166,6 +168,29 @@ class Settings(NamedTuple):
     data: str | None
 
 
+_KINDS = {"name": str, "size": str, "seeds": int, "generations": int, "seed": int, "grid": dict, "data": (str, type(None))}
+
+
+def settings_of(folder: Path) -> Settings:
+    """The settings of the run in a folder.
+
+    Raises:
+        InputError: there is none, or its manifest is damaged.
+    """
+    found = Settings(**read_settings(folder, _KINDS))
+    check_seed(found.seed)
+    for field in ("seeds", "generations"):
+        whole(field, getattr(found, field), 1, 2**31 - 1)
+    return found
+
+
+def check_size(folder: Path, experiment: Experiment, settings: Settings) -> None:
+    """Raise InputError unless the run in a folder is of a size that the experiment has."""
+    if settings.size not in experiment.sizes:
+        allowed = ", ".join(experiment.sizes)
+        raise InputError(f"The manifest of {str(folder)!r} must name a size among {allowed}, not {settings.size!r}.")
+
+
 def settle(
     known: Caption,
     experiment: Experiment,
@@ -194,6 +219,7 @@ def settle(
     for field, value in (("seeds", seeds), ("generations", generations)):
         if value is not None and value < (1 if field == "seeds" else 2):
             raise InputError(f"{field} must be a whole number >= {1 if field == 'seeds' else 2}, not {value}.")
+    check_seed(seed)
     if data is not None and experiment.load is None:
         others = "beyond/real_table takes a table, and gerstgrasser/tinystories_gpt2_9m a text"
         raise InputError(f"data is not something that {known.name} takes; {others}.")
@@ -211,12 +237,15 @@ def _values(axis: str, values: list[Any], offered: list[Any]) -> list[Any]:
     return values
 
 
-def simulate(experiment: Experiment, settings: Settings, folder: Path, progress: bool = False, keep: Keep | None = None):
+def simulate(
+    experiment: Experiment, settings: Settings, folder: Path, progress: bool = False, keep: Keep | None = None, identify=None
+):
     """Run the loops of an experiment; what is finished is kept in `folder`.
 
     Args:
         folder: the run's folder.
         keep: which checkpoints of neural loops stay.
+        identify: see `train`.
     """
     options: Mapping[str, Any] = experiment.sizes[settings.size].options
     make = partial(experiment.make, **{k: v for k, v in options.items() if k not in settings.grid})
@@ -230,6 +259,7 @@ def simulate(experiment: Experiment, settings: Settings, folder: Path, progress:
         "generations": settings.generations,
         "seed": settings.seed,
         "attributes": attributes,
+        **({} if identify is None else {"identify": identify}),
     }
     if experiment.neural:
         from mcloop.drivers.train import train

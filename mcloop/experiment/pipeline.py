@@ -3,34 +3,74 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from mcloop.errors import InputError
-from mcloop.experiment.config import Caption, Experiment, Settings, find, load, simulate
+from mcloop.experiment.config import Caption, Experiment, Settings, check_size, find, folders, load, settings_of, simulate
 from mcloop.storage.checkpoints import Keep
-from mcloop.storage.run_folder import Run, locked, open_run, read_manifest
+from mcloop.storage.files import save, show
+from mcloop.storage.lock import locked
+from mcloop.storage.manifest import read_manifest
+from mcloop.storage.run_folder import Run, open_run
+
+_NOTED = ("config_sha256",)  # kept in the manifest; what a run is, its loops say
 
 
 def run_into(
     folder: Path, known: Caption, experiment: Experiment, settings: Settings, quiet: bool = False, keep: Keep | None = None
 ) -> str:
     """Run (or finish, or reuse) a run in its folder, draw it, and return one line on what is where."""
-    with open_run(folder, _record(known, settings)) as run:
+    record = _record(known, settings)
+    with open_run(folder, record, noted=_NOTED) as run:
+        noted = {name: record[name] for name in _NOTED}
+        same_file = run.manifest["settings"].get("config_sha256") == record["config_sha256"]
+
+        def identify(loops: dict) -> None:
+            run.identify({**loops, "reduce": experiment.reduce}, **noted)
+
         ds = run.load_dataset()
         reused = ds is not None
+        if reused and not (same_file and _built_in(known)):
+            # a file that was mended may still declare the same loops; what it imports may have changed without it
+            _only_identify(experiment, settings, run.folder, identify)
         if ds is None:
-            ds = simulate(experiment, settings, run.folder, progress=not quiet, keep=keep)
+            ds = simulate(experiment, settings, run.folder, progress=not quiet, keep=keep, identify=identify)
             run.save_dataset(ds)
             run.clear_chunks()
-        if not (reused and run.finished):
+        damaged = run.set_aside_damaged() if reused and run.finished else []
+        for what in damaged:
+            warnings.warn(f"In {show(folder)} {what}: it is made again from the results", stacklevel=2)
+        if damaged or not (reused and run.finished and same_file):
             _draw(run, ds, known, experiment, settings)
         run.finish()
     if quiet:
         return str(folder)
     head = "Already there: nothing was computed again." if reused else "Done."
-    seen = (Path(folder) / "report.md").read_text(encoding="utf-8")
+    seen = (Path(folder) / "report.md").read_text(encoding="utf-8", errors="replace")
     sentences = "\n".join(line for line in seen.splitlines() if line.startswith("- "))
     return f"{head}\n{sentences}\nSee {folder}/report.html, {folder}/plots and {folder}/results.nc."
+
+
+class _Identified(Exception):
+    """What the loops are is known, and nothing is to be run."""
+
+
+def _only_identify(experiment: Experiment, settings: Settings, folder: Path, identify: Callable[[dict], None]) -> None:
+    def stop(loops: dict) -> None:
+        identify(loops)
+        raise _Identified
+
+    with suppress(_Identified):
+        simulate(experiment, settings, folder, identify=stop)
+
+
+def _built_in(known: Caption) -> bool:
+    """Whether a config is one of mcloop's own, which import nothing but mcloop."""
+    return any(known.path.is_relative_to(f) for f in folders())
 
 
 def set_aside(folder: Path) -> None:
@@ -48,11 +88,10 @@ def set_aside(folder: Path) -> None:
 
 def draw_again(folder: Path) -> str:
     """Figures and report of a run that is there, from its results.nc."""
-    settings = Settings(
-        **{"data": None, **{k: v for k, v in read_manifest(folder)["settings"].items() if k in Settings._fields}}
-    )
+    settings = settings_of(folder)
     known = find(settings.name)
     experiment = load(known)
+    check_size(folder, experiment, settings)
     with open_run(folder, read_manifest(folder)["settings"]) as run:
         ds = run.load_dataset()
         if ds is None:
@@ -62,7 +101,7 @@ def draw_again(folder: Path) -> str:
 
 
 def _record(known: Caption, settings: Settings) -> dict:
-    """The settings as the manifest keeps them; the config and a data file count by what is in them, not only by name."""
+    """The settings as the manifest keeps them; a data file counts by what is in it, not only by name."""
     record = {**settings._asdict(), "config_sha256": hashlib.sha256(known.path.read_bytes()).hexdigest()}
     if settings.data is not None and not settings.data.startswith(("tfds:", "hf:")):  # of which the name is all there is
         record["data_sha256"] = _digest(Path(settings.data))
@@ -87,10 +126,10 @@ def _draw(run: Run, ds, known: Caption, experiment: Experiment, settings: Settin
 
     files, captions = {}, {}
     for name, figure in plots.draw(ds, experiment, known.title.rstrip(".")).items():
-        path = run.path(f"plots/{name}.png")
-        figure.savefig(path, dpi=max(130, figure.dpi))
-        run.add_file(f"plots/{name}.png")
-        files[name], captions[name] = path, str(figure.get_label())
+        payload = io.BytesIO()
+        figure.savefig(payload, format="png", dpi=max(130, figure.dpi))
+        run.save_bytes(f"plots/{name}.png", payload.getvalue())
+        files[name], captions[name] = run.path(f"plots/{name}.png"), str(figure.get_label())
     run.save_text("report.md", story.write(ds, experiment, known, settings, [f"{name}.png" for name in files]))
     run.save_text("report.html", html.write(ds, experiment, known, settings, files, captions))
 
@@ -105,7 +144,7 @@ def validate_into(level, seed: int, only, json_file: Path | None, out: Path | No
     rows = v.validate(level, seed, only or None)
     v.table(rows)
     if json_file is not None:
-        json_file.write_text(v.to_json(rows), encoding="utf-8")
+        save(json_file, v.to_json(rows).encode())
     if out is not None:
         v.figure(rows, out / "validate.png")
     return all(row.passed for row in rows)

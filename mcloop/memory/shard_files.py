@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from mcloop.errors import InputError
 from mcloop.memory.shards import Shard, Shards
 from mcloop.storage.checkpoints import Damaged
-from mcloop.storage.chunks import FULL, npy_header, one_line, refusal, show, size, write_atomically
+from mcloop.storage.chunks import npy_header
+from mcloop.storage.files import one_line, save, size
 from mcloop.types import State
 
 _PIECE = 2**24  # bytes that are copied at once
@@ -75,17 +75,8 @@ def _write(part: Shard, folder: Path, name: str) -> Shard:
     files = {}
     for key, array in part.values.items():
         path, digest = folder / f"{name}.{key}.npy", hashlib.sha256()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, _pieces(part, key, digest))
-        except OSError as error:
-            if error.errno not in FULL:
-                raise refusal(error, path) from error
-            held = array.dtype.itemsize * len(part) * int(np.prod(array.shape[1:]))
-            raise InputError(
-                f"The disk holding {show(folder)} is full: shard {path.name!r} ({size(held)}) was not saved; all "
-                "generations before it are kept, and the same command goes on from there once there is room."
-            ) from error
+        held = array.dtype.itemsize * len(part) * int(np.prod(array.shape[1:]))
+        save(path, _pieces(part, key, digest), f"shard {path.name!r} ({size(held)})", "all generations before it are kept, and")
         files[key] = (path.name, digest.hexdigest())
     mapped = {key: np.load(folder / file, mmap_mode="r", allow_pickle=False) for key, (file, _) in files.items()}
     return replace(part, values=mapped, rows=None, files=files)

@@ -12,6 +12,7 @@ import numpy as np
 from mcloop.errors import InputError
 from mcloop.planner import advice
 from mcloop.planner.advice import Line as Line
+from mcloop.storage.files import save
 
 if TYPE_CHECKING:
     from mcloop.planner.measured import Measured
@@ -108,10 +109,7 @@ def tell(
 
         found = measured(folder, tolerance, measure)
     if json_file is not None:
-        try:
-            json_file.write_text(to_json(lines, tolerance, n, found), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"json {str(json_file)!r} cannot be written: {error.strerror}.") from error
+        save(json_file, to_json(lines, tolerance, n, found).encode())
     show(lines, tolerance, n)
     if found is not None:
         from mcloop.planner.measured import show as show_run

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
+import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from mcloop.errors import InputError
-from mcloop.storage.chunks import FULL, one_line, refusal, show, size
+from mcloop.storage.files import one_line, size, system_error, unsaved
+from mcloop.storage.sealed import seal, unseal
 
 _NAME = re.compile(r"generation-(\d{4,})")
 _PARTIAL = re.compile(r"\.generation-\d{4,}\.\d+-[0-9a-f]{8}\.tmp")
@@ -42,7 +43,12 @@ class Keep(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one loop, one folder a generation; one process at a time writes."""
+    """The checkpoints of one loop, one folder a generation; one process at a time writes.
+
+    Args:
+        folder: of the loop, which bears its name: a generation of another loop, or another generation of this one, that lies
+            in the place of one is damage.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,8 +79,9 @@ class Checkpoints:
             partial.mkdir(parents=True)
             if (free := shutil.disk_usage(partial).free) < needed:
                 raise OSError(errno.ENOSPC, f"{size(free)} free, {size(needed)} needed")
-            _call(ocp, "save")(partial.absolute() / _STATE, tree)
-            _seal(partial, notes)
+            with _quiet():
+                _call(ocp, "save")(partial.absolute() / _STATE, tree)
+            _seal(partial, {"loop": self.folder.name, "generation": t, "notes": dict(notes)})
             if final.exists():
                 # one that was found damaged, or belongs to a later generation than the last good one: kept for a look
                 aside = next(p for i in range(1, 10**6) if not (p := final.with_name(f"old-{final.name}-{i}")).exists())
@@ -83,15 +90,10 @@ class Checkpoints:
             _sync(self.folder)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
-            if not isinstance(error, OSError) and "No space left" not in str(error):
+            if not isinstance(error, Exception) or (why := system_error(error)) is None:
                 raise
-            code = getattr(error, "errno", None)
-            if isinstance(error, OSError) and code not in FULL:
-                raise refusal(error, self.folder) from error
-            raise InputError(
-                f"The disk holding {show(self.folder)} is full: generation {t} ({size(needed)}) was not saved; all generations "
-                "before it are kept, and the same command goes on from there once there is room (--keep-last saves some)."
-            ) from error
+            kept = "all generations before it are kept (--keep-last saves room), and"
+            raise unsaved(why, self.folder, f"generation {t} ({size(needed)})", kept) from error
 
     def notes(self, t: int) -> dict[str, Any]:
         """What was noted beside generation t, after every checksum of it was compared.
@@ -101,15 +103,12 @@ class Checkpoints:
         """
         path = self._path(t)
         try:
-            seal = json.loads((path / _SEAL).read_bytes())
-            body = seal["body"]
-            if _digest(_canonical(body)) != seal["sha256"]:
-                raise Damaged("its seal is broken")
+            body = unseal((path / _SEAL).read_bytes())
             found = _records(path)
-        except Damaged:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Damaged(f"its seal cannot be read ({one_line(error)})") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise Damaged(f"its seal is broken ({one_line(error)})") from error
+        if (known := (body.get("loop"), body.get("generation"))) != (self.folder.name, t):
+            raise Damaged(f"it is generation {known[1]} of {known[0]!r}")
         for name, record in body["files"].items():
             if name not in found:
                 raise Damaged(f"{name!r} is missing")
@@ -130,7 +129,8 @@ class Checkpoints:
             n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or one) for n, x in shapes.items()
         }
         try:
-            return _call(ocp, "load")(self._path(t).absolute() / _STATE, wanted)
+            with _quiet():
+                return _call(ocp, "load")(self._path(t).absolute() / _STATE, wanted)
         except Exception as error:  # whatever a foreign reader dislikes in files whose checksums are right
             raise Damaged(f"Orbax cannot read it ({one_line(error)})") from error
 
@@ -155,11 +155,22 @@ def _call(ocp, name: str):
     return getattr(ocp, name, None) or getattr(ocp, f"{name}_pytree")
 
 
-def _seal(folder: Path, notes: Mapping[str, Any]) -> None:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs the traceback of each of its threads; what it raises says the same, and is told in one sentence."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _seal(folder: Path, body: dict[str, Any]) -> None:
     """Writes the checksums of everything in a folder, and of themselves, and sends all of it to the disk."""
-    body = {"notes": dict(notes), "files": _records(folder)}
     with open(folder / _SEAL, "xb") as file:
-        file.write(json.dumps({"body": body, "sha256": _digest(_canonical(body))}).encode())
+        file.write(seal({**body, "files": _records(folder)}))
         file.flush()
         os.fsync(file.fileno())
     for place, _, names in os.walk(folder):
@@ -178,14 +189,6 @@ def _records(folder: Path) -> dict[str, Any]:
                 with open(path, "rb") as file:
                     found[path.relative_to(folder).as_posix()] = [hashlib.file_digest(file, "sha256").hexdigest(), file.tell()]
     return dict(sorted(found.items()))
-
-
-def _canonical(body) -> bytes:
-    return json.dumps(body, sort_keys=True).encode()
-
-
-def _digest(payload: bytes) -> str:
-    return hashlib.sha256(payload).hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mcloop.errors import InputError
-from mcloop.storage.chunks import one_line, show
+from mcloop.storage.files import one_line, show
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -43,6 +44,27 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
+def read_settings(folder: str | os.PathLike[str], kinds: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """Returns those settings of a run that are named, without opening the run.
+
+    Args:
+        kinds: name -> the type that it must have; one that may be None may be missing too.
+
+    Raises:
+        InputError: as `read_manifest`, or a setting is missing or of another kind.
+    """
+    kept = read_manifest(folder)["settings"]
+    for name, kind in kinds.items():
+        value = kept.get(name)
+        right = isinstance(value, kind) and (not isinstance(value, bool) or kind is bool)
+        if not right or (isinstance(value, dict) and not all(isinstance(x, list) and x for x in value.values())):
+            path = Path(folder) / MANIFEST
+            raise InputError(
+                f"{show(path)} is damaged: its setting {name!r} is {_short(value) if name in kept else 'missing'}."
+            )
+    return {name: kept.get(name) for name in kinds}
+
+
 def normalise(value: Any, name: str = "settings") -> Any:
     """Returns a setting as JSON holds it: tuples and arrays as lists, numpy scalars as numbers, paths as text."""
     if value is None or type(value) in (bool, int, float, str):
@@ -73,6 +95,24 @@ def difference(old: Any, new: Any, name: str = "") -> tuple[str, str, str] | Non
         return next(filter(None, found), None)
     same = (old == new and isinstance(old, bool) == isinstance(new, bool)) or (old != old and new != new)  # NaN is NaN
     return None if same else (name, _short(old), _short(new))
+
+
+# where a setting's path is long, its last part of a loop is what a reader knows
+_KNOWN = {
+    *("regime", "corrector", "model", "memory", "learner", "training", "process", "sampler", "network", "codec", "evaluate"),
+    *("objective", "numerics", "cells", "grid", "cell"),
+}
+
+
+def belongs(folder: Path, what: str, kept: dict[str, Any], settings: dict[str, Any], advice: str = "") -> None:
+    """Raise InputError, which names what differs, unless a folder's settings are these."""
+    if found := difference(kept, settings):
+        name, old, new = found
+        words = name.split(".")
+        last = max((i for i, word in enumerate(words) if word.partition("[")[0] in _KNOWN), default=0)
+        last = words.index("cells_are") if "cells_are" in words else last
+        why = f"The folder {show(folder)} holds {what}: {'.'.join(words[last:])} was {old} there and is {new} now"
+        raise InputError(f"{why}; choose another folder (--out){advice}.")
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mcloop.storage.chunks import ChunkStore, npy_header, refusal, write_atomically
+from mcloop.storage.chunks import ChunkStore, npy_header
+from mcloop.storage.files import save
 
 _IN_MEMORY = 2**26  # bytes up to which a finished draw is held in memory and not mapped from a file
 
@@ -21,11 +22,11 @@ Values = dict[str, np.ndarray]
 
 
 class PartialDraw:
-    """The parts of one draw, in memory or in a folder of their own."""
+    """The parts of one draw, in memory or in a folder of their own, which bears the draw's name."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._store = None if folder is None else ChunkStore(folder)
+        self._store = None if folder is None else ChunkStore(folder, folder.name)
         self._parts: dict[int, Values] = {}
         self._known: set[int] = set()
 
@@ -61,10 +62,7 @@ class PartialDraw:
         # another draw may still be mapped from a file of that name: its pages live on until it is let go
         paths = {name: self._folder / f"whole.{name}.npy" for name in first}
         for name, path in paths.items():
-            try:
-                write_atomically(path, self._pieces(name, parts, first[name]))
-            except OSError as error:
-                raise refusal(error, path) from error
+            save(path, self._pieces(name, parts, first[name]))
         return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
 
     def _pieces(self, name: str, parts: int, first: np.ndarray) -> Iterator[bytes]:
@@ -92,6 +90,9 @@ def _name(part: int) -> str:
 
 class PartialDraws:
     """The draws of one loop: in a folder, where they outlive the process, or in memory, where the last one is kept."""
+
+    def mcloop_identity(self) -> None:
+        """What was drawn so far is no part of what a loop is."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder

@@ -7,28 +7,24 @@ import io
 import json
 import os
 import shutil
-import socket
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcloop.errors import InputError
-from mcloop.storage.chunks import FULL, PARTIAL, ChunkStore, one_line, refusal, show, size, sweep_partial, write_atomically
-from mcloop.storage.manifest import FORMAT, MANIFEST, difference, normalise, read_manifest, versions
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from mcloop.storage.chunks import ChunkStore
+from mcloop.storage.files import PARTIAL, one_line, refusal, show, size, sweep_partial, unsaved, write_atomically
+from mcloop.storage.lock import LOCK, hold, release
+from mcloop.storage.lock import locked as locked
+from mcloop.storage.manifest import FORMAT, MANIFEST, belongs, difference, normalise, read_manifest, versions
 
 if TYPE_CHECKING:
     import xarray as xr
 
 RESULTS = "results.nc"
-LOCK = ".lock"
 
 
 class Run:
@@ -91,8 +87,7 @@ class Run:
                 import xarray as xr
 
                 return xr.load_dataset(io.BytesIO(payload), engine="h5netcdf")
-            aside = next(p for n in range(1, 10**6) if not (p := path.with_name(f"{RESULTS}.damaged-{n}")).exists())
-            os.replace(path, aside)
+            aside = _move_aside(path)
         except OSError as error:
             raise refusal(error, path) from error
         files = {name: record for name, record in self.manifest["files"].items() if name != RESULTS}
@@ -104,6 +99,41 @@ class Run:
     def save_text(self, name: str, text: str) -> None:
         """Saves a text file of the run, with its checksum."""
         self._save(name, text.encode())
+
+    def save_bytes(self, name: str, payload: bytes) -> None:
+        """Saves a file of the run, such as a figure, with its checksum."""
+        self._save(name, payload)
+
+    def set_aside_damaged(self) -> list[str]:
+        """Looks at everything that was saved beside the results; what is damaged is kept under another name.
+
+        Returns:
+            A sentence's end for each file that is missing or not what the run saved.
+        """
+        said = []
+        for name, record in self.manifest["files"].items():
+            if name == RESULTS:
+                continue
+            path = self.folder / name
+            try:
+                if _record_of_file(path) == record:
+                    continue
+                said.append(f"{name!r} is not what the run saved (it is kept as {_move_aside(path).name!r})")
+            except FileNotFoundError:
+                said.append(f"{name!r} is missing")
+            except OSError as error:
+                raise refusal(error, path) from error
+        return said
+
+    def identify(self, loops: dict[str, Any], **noted: Any) -> None:
+        """Notes what the run's loops are, as JSON holds it, and settings that are `noted` and not compared.
+
+        Raises:
+            InputError: the folder holds a run of others; the message names what differs.
+        """
+        if isinstance(kept := self.manifest.get("loops"), dict):
+            belongs(self.folder, "a run of other loops", kept, normalise(loops))
+        self._update(loops=normalise(loops), settings={**self.manifest["settings"], **noted})
 
     def add_file(self, name: str) -> None:
         """Records the checksum of a file that somebody else wrote at `path(name)`: a figure, a checkpoint."""
@@ -125,7 +155,7 @@ class Run:
     def close(self) -> None:
         """Lets another process open the folder."""
         if self._lock >= 0:
-            _unlock(self.folder, self._lock)
+            release(self.folder, self._lock)
         self._lock = -1
 
     def _save(self, name: str, payload: bytes) -> None:
@@ -136,12 +166,8 @@ class Run:
         try:
             write_atomically(path, payload)
         except OSError as error:
-            if error.errno not in FULL:
-                raise refusal(error, path) from error
-            raise InputError(
-                f"The disk holding {show(self.folder)} is full: {name!r} ({size(len(payload))}) was not saved; "
-                "all that was saved before is kept, and the same command goes on from there once there is room."
-            ) from error
+            kept = "all that was saved before is kept, and"
+            raise unsaved(error, self.folder, f"{name!r} ({size(len(payload))})", kept) from error
         pending = {other: record for other, record in self.manifest["pending"].items() if other != name}
         self._update(files={**self.manifest["files"], name: record}, pending=pending)
 
@@ -154,7 +180,7 @@ class Run:
         self.manifest = manifest
 
 
-def open_run(folder: str | os.PathLike[str], settings: dict[str, Any], needed_bytes: int = 0) -> Run:
+def open_run(folder: str | os.PathLike[str], settings: dict[str, Any], needed_bytes: int = 0, noted: Sequence[str] = ()) -> Run:
     """Opens a run's folder, new or interrupted or finished, and locks it for this process.
 
     Args:
@@ -162,6 +188,7 @@ def open_run(folder: str | os.PathLike[str], settings: dict[str, Any], needed_by
         settings: what the run depends on, as values that JSON can hold (tuples, arrays and numpy scalars too). A folder
             opens again only with equal settings.
         needed_bytes: about how much the run will write.
+        noted: settings that are kept, and may differ from one opening to the next (`Run.identify` renews them).
 
     Raises:
         InputError: the folder cannot be written, is in use, is not a run's, or holds a run with other settings.
@@ -169,17 +196,17 @@ def open_run(folder: str | os.PathLike[str], settings: dict[str, Any], needed_by
     folder, settings = Path(folder), normalise(settings)
     try:
         if _refuse_strangers(folder):
-            _refuse_mismatch(folder, settings)  # a disagreement needs no lock to be seen
+            _refuse_mismatch(folder, settings, noted)  # a disagreement needs no lock to be seen
         free = shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free
         if free < needed_bytes:
             why = f"The disk holding {show(folder)} has {size(free)} free, and the run needs {size(needed_bytes)}"
             raise InputError(f"{why}: free some space, or choose another folder (--out).")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
+        lock = hold(folder)
         try:
-            return _open_locked(folder, settings, lock)
+            return _open_locked(folder, settings, lock, noted)
         except BaseException:
-            _unlock(folder, lock)
+            release(folder, lock)
             raise
     except OSError as error:
         raise refusal(error, folder) from error
@@ -189,11 +216,11 @@ def open_run(folder: str | os.PathLike[str], settings: dict[str, Any], needed_by
         raise InputError(f"{show(folder)} is no name for a folder ({one_line(error)}).") from error
 
 
-def _open_locked(folder: Path, settings: dict[str, Any], lock: int) -> Run:
-    sweep_partial(folder)
-    sweep_partial(folder / "chunks")
+def _open_locked(folder: Path, settings: dict[str, Any], lock: int, noted: Sequence[str]) -> Run:
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
+        sweep_partial(place)
     if _refuse_strangers(folder):
-        run = Run(folder, _refuse_mismatch(folder, settings), lock)
+        run = Run(folder, _refuse_mismatch(folder, settings, noted), lock)
         arrived = {}
         for name, record in run.manifest.get("pending", {}).items():
             with suppress(OSError):  # killed before the file was there
@@ -225,65 +252,17 @@ def _refuse_strangers(folder: Path) -> bool:
     return False
 
 
-def _refuse_mismatch(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _refuse_mismatch(folder: Path, settings: dict[str, Any], noted: Sequence[str]) -> dict[str, Any]:
     manifest = read_manifest(folder)
-    if found := difference(manifest["settings"], settings):
-        name, old, new = found
-        why = f"The folder {show(folder)} holds a run with other settings: {name} was {old} there and is {new} now"
-        raise InputError(f"{why}; choose another folder (--out), or repeat the old settings.")
+    kept, now = ({k: v for k, v in x.items() if k not in noted} for x in (manifest["settings"], settings))
+    belongs(folder, "a run with other settings", kept, now, ", or repeat the old settings")
     return manifest
 
 
-def _lock(folder: Path) -> int:
-    """Locks a folder and returns the descriptor that holds it; the kernel lets go of it when the process dies."""
-    path = folder / LOCK
-    exclusive = os.O_EXCL if fcntl is None else 0
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | exclusive, 0o666)
-    except FileExistsError as error:
-        raise InputError(f"{_in_use(folder)}, or was so when it died: delete {show(path)} if it did.") from error
-    if fcntl is not None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise InputError(f"{_in_use(folder)}: wait for it, or choose another folder (--out).") from error
-        except OSError as error:  # some network file systems
-            why = f"{show(folder)} cannot be locked ({error.strerror})"
-            warnings.warn(f"{why}: make sure that no other process writes to it", stacklevel=4)
-    with suppress(OSError):  # who holds it is for the other's message only; a full disk is met again below
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()} on {socket.gethostname()}".encode())
-    return lock
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder, made if absent, for this process while the block runs.
-
-    Raises:
-        InputError: another process holds it, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
-    except OSError as error:
-        raise refusal(error, folder) from error
-    try:
-        yield
-    finally:
-        _unlock(folder, lock)
-
-
-def _in_use(folder: Path) -> str:
-    holder = one_line((folder / LOCK).read_text(errors="replace") or "unknown")
-    return f"The folder {show(folder)} is in use by another process ({holder})"
-
-
-def _unlock(folder: Path, lock: int) -> None:
-    os.close(lock)
-    if fcntl is None:  # with flock the file stays: deleting it would let two processes lock two files of one name
-        (folder / LOCK).unlink(missing_ok=True)
+def _move_aside(path: Path) -> Path:
+    aside = next(p for n in range(1, 10**6) if not (p := path.with_name(f"{path.name}.damaged-{n}")).exists())
+    os.replace(path, aside)
+    return aside
 
 
 def _record(payload: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -14,8 +15,10 @@ import jax
 import numpy as np
 from scipy.stats import norm
 
+from mcloop.checks import check_seed
 from mcloop.errors import InputError
 from mcloop.laws import LAWS, Law
+from mcloop.storage.files import save
 from mcloop.validation.simulations import Case, Check, Experiment
 from mcloop.validation.simulations_continuous import GAUSSIAN, KERNEL, REGRESSION
 from mcloop.validation.simulations_counts import COUNTS, SELECTION
@@ -87,6 +90,7 @@ def validate(level: str = "standard", seed: int = 0, only: Sequence[str] | None 
     """
     if level not in LEVELS:
         raise InputError(f"level must be {', '.join(LEVELS)}, not {level!r}.")
+    check_seed(seed)
     if isinstance(only, str):
         only = (only,)
     wanted = list(LAWS if only is None else dict.fromkeys(only))
@@ -262,7 +266,9 @@ def figure(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=7.5, length=2)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
-    made.savefig(path)
+    payload = io.BytesIO()
+    made.savefig(payload, format="png")
+    save(path, payload.getvalue())
 
 
 def _short(words: str, most: int = 54) -> str:
