@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mcloop.data.readers import KINDS, Column, read_csv, read_npy, read_parquet, short
+from mcloop.data.csv_tables import read_csv
+from mcloop.data.foreign import refuse
+from mcloop.data.readers import INDEX, KINDS, NOTHING, Column, read_npy, read_parquet, short
 from mcloop.errors import InputError
 
 
@@ -19,31 +21,35 @@ class Table(NamedTuple):
     Attributes:
         values: float64, shape (rows, columns), at least two rows and one column.
         names: one a column, all different.
-        source: where it comes from, in words.
-        dropped: (name, why) of each column that was left out.
+        source: where it comes from, in words: of a file its name, without the folders that it is in.
+        dropped: (name, why) of each column that was left out; what stood in it is not told.
+        target: the last column of the file, whether it was left out or not; "" stands for the last of `names`.
     """
 
     values: np.ndarray
     names: tuple[str, ...]
     source: str
     dropped: tuple[tuple[str, str], ...] = ()
+    target: str = ""
 
 
 def load_table(path: str | os.PathLike[str]) -> Table:
     """Reads the columns of numbers of a CSV, Parquet or NPY file; other columns are listed in `dropped`.
 
-    A CSV is UTF-8 text separated by commas, semicolons or tabs, with or without a row of names.
+    A CSV is UTF-8 or UTF-16 text separated by commas, semicolons, bars or tabs, with or without a row of names. Decimal
+    commas, thousands separators, percent signs, true and false are read as numbers. The index of a saved DataFrame is no
+    column: leading ones without a name in a CSV, and in Parquet those that the file says to be one.
 
     Raises:
         InputError: the file cannot be read, is none of these, or has no usable column, a missing or an infinite value.
     """
-    source = repr(os.fspath(path))
+    source = repr(Path(path).name or os.fspath(path))
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise InputError(f"The table {source} is not a file; {KINDS}.")
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise InputError(f"There is no file {source}; {KINDS}.") from error
+        raise InputError(f"There is no file {os.fspath(path)!r}; {KINDS}.") from error
     except InputError:
         raise
     except (OSError, ValueError) as error:
@@ -55,6 +61,7 @@ def load_table(path: str | os.PathLike[str]) -> Table:
         return _checked(*read_npy(data, source), "row", source)
     if data.startswith(b"PAR1") or suffix in (".parquet", ".pq"):
         return _checked(*read_parquet(data, source), "row", source)
+    refuse(data, f"The table {source}", KINDS)
     return _checked(*read_csv(data, source), "line", source)
 
 
@@ -94,16 +101,21 @@ def default_table(kind: str) -> Table:
 
 
 def split_target(table: Table, name: str | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Returns (X, y, names of X's columns), with the named column, or else the last one, as regression target y.
+    """Returns (X, y, names of X's columns), with the named column, or else the file's last one, as regression target y.
+
+    Another column never takes its place: where the last one cannot be read there is no target.
 
     Raises:
-        InputError: there is no such column, or no other column.
+        InputError: there is no such column, it was left out, or there is no other column.
     """
-    name = table.names[-1] if name is None else name
+    last = name is None
+    name = (table.target or table.names[-1]) if name is None else name
     if name not in table.names:
         why = dict(table.dropped).get(name)
         found = f"was left out ({why})" if why else "is not in it"
-        raise InputError(f"The target {name!r} of {table.source} {found}; choose one of {_list(table.names)}.")
+        which = f"The target {short(name)!r} of {table.source}{', its last column,' if last else ''} {found}"
+        cure = "put the column that is to be predicted last" if last else f"choose one of {_list(table.names)}"
+        raise InputError(f"{which}; {cure}.")
     if len(table.names) < 2:
         raise InputError(f"A regression needs a column besides the target {name!r}; {table.source} has no other.")
     target = table.names.index(name)
@@ -117,7 +129,8 @@ def _checked(columns: list[Column], rows: Sequence[int], row: str, source: str) 
         raise InputError(f"The table {source} has {len(rows)} row(s) of data; at least two are needed.")
     kept: list[Column] = []
     dropped: list[tuple[str, str]] = []
-    for (name, values, why), unique in zip(columns, _distinct([column.name for column in columns]), strict=True):
+    names = _distinct([column.name for column in columns])
+    for (name, values, why), unique in zip(columns, names, strict=True):
         if values is None or np.isnan(values).all():
             dropped.append((unique, why or "no values"))
         elif np.isnan(values).any():
@@ -127,14 +140,15 @@ def _checked(columns: list[Column], rows: Sequence[int], row: str, source: str) 
             where = f"{row} {rows[int(np.isinf(values).argmax())]}"
             raise InputError(f"Column {short(name)!r} of {source} is infinite at {where}; numbers must be finite.")
         elif values.min() == values.max():
-            dropped.append((unique, f"constant, {values[0]:g}"))
+            dropped.append((unique, "constant"))
         else:
             kept.append(Column(unique, values))
     if not kept:
         reasons = "; ".join(f"{short(name)!r}: {why}" for name, why in dropped[:3]) or "no column at all"
         raise InputError(f"The table {source} has no column of varying numbers ({reasons}).")
     values = np.column_stack([column.values for column in kept if column.values is not None])
-    return Table(values, tuple(column.name for column in kept), source, tuple(dropped))
+    last = [name for name, column in zip(names, columns, strict=True) if column.why not in (INDEX, NOTHING)][-1]
+    return Table(values, tuple(column.name for column in kept), source, tuple(dropped), last)
 
 
 def _distinct(names: list[str]) -> list[str]:
