@@ -1,5 +1,7 @@
 """Stories from files to rows of tokens: how they are told apart, what is held out, that rows say what the stories say."""
 
+import gzip
+import json
 import os
 import sys
 import tracemalloc
@@ -16,6 +18,7 @@ from mcloop.data import text as room
 from mcloop.data.packing import Tally, packed
 from mcloop.data.text import Text, corpus, counted, load_text, story_lengths, unpack
 from mcloop.data.tokens import END, bpe_tokenizer, byte_tokenizer
+from mcloop.errors import InputError
 
 BYTES = byte_tokenizer()
 MARK = f"\n{END}\n"
@@ -204,6 +207,61 @@ def test_the_hub(nowhere, monkeypatch, refused):
         load_text("hf:tales")
 
 
+def test_records_are_read_by_their_text(nowhere, refused):
+    """Lines of JSON under any name, JSON, CSV and tabs; a record without a text is left out, and said."""
+    records = [{"id": i, "text": story, "topic": "x"} for i, story in enumerate(tales(12))]
+    lines = "\n".join(map(json.dumps, [{"id": -1, "text": None, "topic": "x"}, *records]))
+    table = "id,text\n" + "".join(f'{i},"{story}"\n' for i, story in enumerate(tales(12)))
+    for name, content in (
+        ("a.jsonl", lines),
+        ("a.txt", lines),
+        ("a.json", json.dumps([{"text": None}, *records])),
+        ("a.csv", table + "12,\n"),
+        ("a.tsv", table.replace(",", "\t") + "12\t\n"),
+    ):
+        (nowhere / name).write_text(content)
+        found = load_text(nowhere / name)
+        assert everything(found) == sorted(tales(12)), name
+        assert found.remarks == ("Records without a text are left out: 1.",) and "'text'" in found.source
+    for name, content, said in (
+        ("b.jsonl", '{"id": 1}\n{"id": 2}\n', ("'b.jsonl'", "no column 'text'", "only id")),
+        ("b.jsonl", '{"text": "secret"}\n{"text": "sec\n', ("Line 2 of 'b.jsonl'",)),
+        ("b.json", '{"text": "secret"}', ("list of records",)),
+        ("b.csv", "id,name\n1,secret\n", ("is a table", "'text'")),
+        ("b.csv", "", ("is empty",)),
+        ("b.jsonl", '["a"]\n3\n', ("no column 'text'", "no record")),
+    ):
+        (nowhere / name).write_text(content)
+        with refused(*said):
+            load_text(nowhere / name)
+
+
+def test_what_a_mac_keeps_beside_every_file_is_not_read(nowhere):
+    put(nowhere / "a.txt", tales(5))
+    (nowhere / "._a.txt").write_bytes(b"\0\x05\x16\x07\0\x02\0\0Mac OS X")
+    assert everything(load_text(nowhere)) == sorted(tales(5))
+
+
+def test_records_of_none_are_left_out_and_said(nowhere, monkeypatch, refused):
+    hub(monkeypatch, {"train": [None, *tales(11), None]})
+    found = load_text("hf:tales")
+    assert everything(found) == sorted(tales(11)) and found.remarks == ("Records without a text are left out: 2.",)
+    assert not found.private
+    hub(monkeypatch, {"train": [None, None]})
+    with refused("no column 'text' of text", "id, text"):
+        load_text("hf:tales")
+
+
+def test_a_users_own_text_is_known_by_its_name_alone(nowhere):
+    found = load_text(put(nowhere / "my tales.txt", tales(20)))
+    assert found.private and found.source == f"'my tales.txt', separated by {END}"
+    assert corpus(found, BYTES).private
+    (nowhere / "t.txt").write_text("secret")
+    with pytest.raises(InputError) as caught:
+        load_text(nowhere / "t.txt")
+    assert str(nowhere) not in str(caught.value) and "secret" not in str(caught.value)
+
+
 # What is refused
 
 
@@ -216,7 +274,11 @@ def test_what_is_no_text_is_refused(nowhere, refused):
         (b"the same\nthe same\n", "one story only"),
         (b"a\n\nb\0c", "byte 0x00 at place 4"),
         ("\ufeffa\n\nbé".encode() + b"\xe9 c\n\nd", "byte 0xe9 at place 9"),
-        ("a\nb\n".encode("utf-16"), "byte 0x00 at place 3"),
+        ("a\nb\n".encode("utf-16"), "UTF-16 or UTF-32 text; save it as UTF-8"),
+        ("a\nb\n".encode("utf-16-be"), "UTF-16 or UTF-32 text"),
+        (gzip.compress(b"a\n\nb"), "compressed by gzip: unpack it first"),
+        (b"PK\x03\x04\x14\0a.txt", "a zip: unpack it first"),
+        (b"PAR1\x15\0", "a Parquet file"),
         (f"a{MARK}b".encode() + "é".encode()[:1], "byte 0xc3 at place 17"),
     ]
     for content, said in cases:

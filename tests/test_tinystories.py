@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 from mcloop.cli import main
 from mcloop.data.text import Corpus
@@ -78,11 +79,33 @@ def test_a_run_on_the_users_own_text(tmp_path, capsys, monkeypatch):
     main([*arguments, "--generations", "2", "--seeds", "2", "--out", str(tmp_path / "run")])
     said = (tmp_path / "run" / "report.md").read_text()
     assert "own.txt" in said
-    assert "## Stories" in said and "*real stories*" in said and "*replace, generation 2*" in said
+    # a user's own text is not quoted: all stories that are shown are the model's
+    assert "## Stories" in said and "*real stories*" not in said and "*replace, generation 2*" in said
+    assert str(tmp_path) not in said
     page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("<blockquote>") == 9
+    assert page.count("<blockquote>") == 6 and str(tmp_path) not in page
     assert "The paper's cross-entropies" in said
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_held_out_stories_are_shown_beside_what_a_model_tells(count, refused):
+    """A text of a few stories has fewer to hold out than a report shows; those of a user are not shown at all."""
+    tokenizer = byte_tokenizer()
+    rows = np.frombuffer(b"abcdefgh" * 6, np.uint8).astype(np.uint16).reshape(6, 8)
+    data = Corpus("", tokenizer, "contiguous", 8, rows, rows[:4], np.ones(257), ("One.",) * count, "", (), 48)
+    blind = Learner("", lambda key: (), lambda *_: (), lambda *_: (), lambda *_: (), lambda v, x: jnp.zeros(len(x["tokens"])))
+    for private in (False, True):
+        panel = story_panel(data._replace(private=private), blind, 6, inclusive=True)
+        seen = panel.see({"tokens": rows}, ())
+        grid = {"arm": ["replace"], "seed": [0], "generation": [1]}
+        values = {k: ((*grid, *("story", "byte")[: np.ndim(v)]), np.asarray(v)[None, None, None]) for k, v in seen.items()}
+        ds = panel.annotate(xr.Dataset(values, grid))
+        assert ("real_stories" in ds) == (not private)
+        if not private:
+            assert as_texts(ds["real_stories"].values) == (["One."] * count + [""] * 3)[:3]
+    with refused("held-out", "fill 3 rows of 8 tokens", "4 are needed"):
+        story_panel(data._replace(validation=rows[:3]), blind, 6, inclusive=True)
 
 
 def test_a_folder_of_text_counts_by_what_is_in_it(tmp_path, refused):

@@ -1,9 +1,11 @@
 """Tokenizers: every text comes back, no text becomes the end of a story, and a file holds a tokenizer exactly."""
 
 import json
+import signal
 import string
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -216,3 +218,24 @@ def test_real_stories_come_back_and_are_shorter(data_folder):
     assert len(np.unique(np.concatenate(encoded))) > 0.75 * 1024
     letters = [piece.strip() for piece in tokenizer.pieces[-200:-1]]
     assert np.mean([set(piece) <= set(string.ascii_letters) for piece in letters]) > 0.9  # no token spans two words
+
+
+def test_unbroken_lines_are_learned_in_seconds_and_ctrl_c_is_heard():
+    """Pairs of a word that never ends cost its length for every merge: what is longer than any word is cut."""
+    code = (
+        "import random, string\nfrom mcloop.data.tokens import bpe_tokenizer\nrandom.seed(0)\nprint('ready', flush=True)\n"
+        "bpe_tokenizer([''.join(random.choices(string.ascii_letters, k=500_000)) for _ in range(2)], 8000)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode != 0 and "KeyboardInterrupt" in said
+    letters = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 20_000))
+    tokenizer = bpe_tokenizer([letters], 500)
+    (ids,) = tokenizer.encode([letters])
+    assert tokenizer.decode(ids) == letters
+    ends = np.cumsum([len(tokenizer.pieces[i]) for i in ids])
+    assert set(range(256, 20_000, 256)) <= set(ends.tolist())  # no token goes over a cut

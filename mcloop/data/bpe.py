@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 import numpy as np
 
 from mcloop.errors import InputError
 
+T = TypeVar("T")
+# bytes without a space that are looked at together: no word is longer, and an unbroken megabyte would take hours
+_LONGEST = 256
 _BATCH = 1000  # stories that the library encodes at once: what it makes of one takes far more room than its ids
 
 Merges = list[list[int]]  # pairs of ids of earlier tokens, in the order in which they were learned
@@ -20,7 +26,8 @@ def learn(stories: Iterable[str], vocabulary: int) -> tuple[Merges, int]:
     Raises:
         InputError: the text has no pairs left that occur twice.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, trainers
+    from tokenizers.pre_tokenizers import ByteLevel
 
     count = 0
 
@@ -32,10 +39,10 @@ def learn(stories: Iterable[str], vocabulary: int) -> tuple[Merges, int]:
             yield story
 
     library = Tokenizer(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    library.pre_tokenizer = _words()  # pyright: ignore[reportAttributeAccessIssue]
+    alphabet = ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocabulary - 1, min_frequency=2, show_progress=False, initial_alphabet=alphabet)
-    library.train_from_iterator(read(), trainer)
+    _apart(lambda: library.train_from_iterator(read(), trainer))
     if (most := library.get_vocab_size() + 1) < vocabulary:
         raise InputError(
             f"vocabulary must be at most {most} for a BPE of this text, not {vocabulary}: no pair of tokens that occurs "
@@ -53,7 +60,7 @@ def learn(stories: Iterable[str], vocabulary: int) -> tuple[Merges, int]:
 
 def encoder(merges: Merges) -> tuple[list[bytes], Callable[[Sequence[str]], list[np.ndarray]]]:
     """(texts, encode): what each token stands for, the 256 bytes first; and stories -> uint16 ids of each."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models
 
     texts = [bytes([i]) for i in range(256)]
     known = set(texts)
@@ -65,7 +72,7 @@ def encoder(merges: Merges) -> tuple[list[bytes], Callable[[Sequence[str]], list
     shown = ["".join(printed[byte] for byte in text) for text in texts]
     pairs = [(shown[left], shown[right]) for left, right in merges]
     library = Tokenizer(models.BPE({text: i for i, text in enumerate(shown)}, pairs))
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    library.pre_tokenizer = _words()  # pyright: ignore[reportAttributeAccessIssue]
 
     def encode(stories: Sequence[str]) -> list[np.ndarray]:
         found = []
@@ -77,6 +84,28 @@ def encoder(merges: Merges) -> tuple[list[bytes], Callable[[Sequence[str]], list
         return found
 
     return texts, encode
+
+
+def _words():
+    """How text is split before pairs are looked for: by GPT-2's rule, and what is longer than any word every 256 bytes."""
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+
+    return Sequence([ByteLevel(add_prefix_space=False), Split(Regex(f".{{1,{_LONGEST}}}"), behavior="isolated")])
+
+
+def _apart(work: Callable[[], T]) -> T:
+    """What `work` returns or raises; it runs in a thread, since Ctrl-C is not heard inside of a foreign library."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # whatever it is, it belongs to whoever waits
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
 
 
 def utf8(story: str) -> bytes:

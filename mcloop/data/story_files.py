@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mcloop.data.foreign import refuse, wide
+from mcloop.data.records import field, holds_records, left_out, read_records
 from mcloop.data.tokens import END
 from mcloop.errors import InputError
 from mcloop.storage.chunks import one_line, show
@@ -18,7 +20,6 @@ _END = re.compile(re.escape(END.encode()))
 _BLANK = re.compile(rb"\n[ \t\r]*\n")
 _LINE = re.compile(rb"\n")
 _HELD_OUT = ("validation", "valid", "test")  # what the part that is not trained on is called, the first that is there
-_COLUMNS = ("text", "story", "content")
 _AT_ONCE = 1000  # records
 NAMES = {  # published texts: pairs of files, and how the name of a sample begins
     "tinystories": (
@@ -30,11 +31,15 @@ NAMES = {  # published texts: pairs of files, and how the name of a sample begin
 
 
 class Found(NamedTuple):
-    """Stories as they were found: the training set, or all; the held-out part where they came apart; where they were."""
+    """Stories as they were found: the training set, or all; the held-out part where they came apart; where they were.
+
+    `source` and `remarks` are words for reports: files and folders by their names, and nothing of what is in them.
+    """
 
     stories: list[str]
     held_out: list[str] | None
     source: str
+    remarks: tuple[str, ...] = ()
 
 
 def find(asked: str, folder: str | os.PathLike[str] | None) -> tuple[str, Found]:
@@ -55,6 +60,11 @@ def find(asked: str, folder: str | os.PathLike[str] | None) -> tuple[str, Found]
         return path.stem, _from_file(path)
     known = ", ".join([*NAMES, "tfds:NAME", "hf:NAME"])
     raise InputError(f"There is no text {asked!r}: give a file, a folder of .txt files, or one of {known}.")
+
+
+def published(asked: str) -> bool:
+    """Whether a text is asked for by a name that others know, and is not the user's own."""
+    return asked in NAMES or asked.startswith(("tfds:", "hf:"))
 
 
 def _from_named(name: str, folder: str | os.PathLike[str] | None) -> Found:
@@ -82,18 +92,26 @@ def _from_file(path: Path) -> Found:
     """The stories of one file of UTF-8 text.
 
     They are separated by `<|endoftext|>` if it is anywhere in the file, else by blank lines if that gives more than one,
-    else they are its lines.
+    else they are its lines. Of JSON, lines of JSON and CSV a story is the text of a record.
 
     Raises:
         InputError: the file cannot be read, is empty, or is no UTF-8 text.
     """
-    shown = show(path)
+    shown = _name(path)
     try:
         with open(path, "rb") as file:
             # mapped, so that a file of gigabytes is in memory once, as stories; not closed: an error may still look at it
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
     except OSError as error:
         raise InputError(f"The text {shown} cannot be read ({one_line(error.strerror or error)}).") from error
+    refuse(data[:4096], f"The file {shown}", "a file of UTF-8 text is needed")
+    if wide(data[:64]):
+        raise InputError(f"The file {shown} is UTF-16 or UTF-32 text; save it as UTF-8.")
+    suffix = path.suffix.lower()
+    if len(data) and holds_records(suffix, data):
+        texts, without, where = read_records(suffix, data[:], shown)
+        stories = [story for text in texts for part in text.split(END) if (story := _clean(part))]
+        return Found(stories, None, f"{shown}, {where}", left_out(without))
     if (place := data.find(b"\0")) >= 0:
         raise InputError(f"The file {shown} is no text (byte 0x00 at place {place}); UTF-8 text is needed.")
     if _END.search(data):
@@ -108,18 +126,20 @@ def _from_file(path: Path) -> Found:
 
 
 def _from_folder(folder: Path) -> Found:
-    """The stories of all .txt files of a folder, in the order of their names; each is read by itself.
+    """The stories of all .txt files of a folder, in the order of their names; each is read by itself, hidden ones are not.
 
     Raises:
         InputError: there is none, or one cannot be read.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.is_file())
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))  # a Mac keeps a ._NAME beside every NAME
+    paths = sorted(path for path in shown if path.suffix.lower() == ".txt" and path.is_file())
     if not paths:
         raise InputError(f"The folder {show(folder)} has no .txt file.")
     found = [_from_file(path) for path in paths]
     ways = sorted({each.source.rpartition("separated by ")[2] for each in found})
     stories = [story for each in found for story in each.stories]
-    return Found(stories, None, f"{len(paths)} files in {show(folder)}, separated by {' or '.join(ways)}")
+    remarks = tuple(remark for each in found for remark in each.remarks)
+    return Found(stories, None, f"{len(paths)} files in {_name(folder)}, separated by {' or '.join(ways)}", remarks)
 
 
 def _from_tfds(name: str) -> Found:
@@ -147,7 +167,7 @@ def _from_tfds(name: str) -> Found:
         if not builder.is_prepared():
             raise missing
         splits = {split: builder.as_data_source(split) for split in builder.info.splits}  # pyright: ignore[reportCallIssue]
-        return _of_splits(splits, f"TensorFlow Datasets, in {show(folder)}", lambda x, i, j: x.__getitems__(range(i, j)))
+        return _of_splits(splits, f"{name!r}, prepared by TensorFlow Datasets", lambda x, i, j: x.__getitems__(range(i, j)))
     except InputError:
         raise
     except Exception as error:  # a reader of foreign files, with many ways to fail
@@ -178,23 +198,31 @@ def _of_splits(splits: dict[str, Any], source: str, read: Callable[[Any, int, in
     """Stories of records in splits; `read` gives the records from i to before j of one."""
     if "train" not in splits:
         raise InputError(f"{source} has no split 'train', only {one_line(', '.join(splits), 80)}.")
-    first = next((record for record in read(splits["train"], 0, min(1, len(splits["train"])))), {})
-    texts = [column for column, value in first.items() if isinstance(value, str | bytes)]
-    column = next((column for column in _COLUMNS if column in texts), texts[0] if len(texts) == 1 else None)
-    if column is None:
-        raise InputError(f"{source} has no column {_COLUMNS[0]!r}, only {one_line(', '.join(first) or 'no record', 80)}.")
+    train = splits["train"]
+    column = field(read(train, 0, min(_AT_ONCE, len(train))) if len(train) else (), source)
+    without = 0
 
     def stories(split) -> list[str]:
+        nonlocal without
         found = []
         for i in range(0, len(split), _AT_ONCE):
             for record in read(split, i, min(i + _AT_ONCE, len(split))):
                 text = record[column]
                 text = text.decode() if isinstance(text, bytes) else text
+                if not isinstance(text, str):
+                    without += 1
+                    continue
                 found += [story for part in text.split(END) if (story := _clean(part))]
         return found
 
     held_out = next((split for split in _HELD_OUT if split in splits), None)
-    return Found(stories(splits["train"]), stories(splits[held_out]) if held_out else None, source)
+    parts = stories(train), stories(splits[held_out]) if held_out else None
+    return Found(*parts, source, left_out(without))
+
+
+def _name(path: Path) -> str:
+    """How a file or a folder is called in reports: without the folders that it is in."""
+    return repr(path.name or path.resolve().name)
 
 
 def _split(data, pattern: re.Pattern[bytes], shown: str) -> Iterator[str]:

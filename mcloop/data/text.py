@@ -16,7 +16,7 @@ from mcloop.data.packing import counted as counted
 from mcloop.data.packing import story_lengths as story_lengths
 from mcloop.data.packing import unpack as unpack
 from mcloop.data.row_files import recorded, sha256, write_rows
-from mcloop.data.story_files import find
+from mcloop.data.story_files import find, published
 from mcloop.data.tokens import Tokenizer
 from mcloop.errors import InputError
 from mcloop.storage.chunks import FULL, one_line, show, write_atomically
@@ -36,6 +36,7 @@ class Text(NamedTuple):
         train, held_out: stories, in the order in which they were read.
         source: where they were read from, in words.
         remarks: sentences that whoever reads the results should see.
+        private: whether it is the user's own, of which no report quotes a word.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Text(NamedTuple):
     held_out: Sequence[str]
     source: str
     remarks: tuple[str, ...] = ()
+    private: bool = False
 
 
 class Corpus(NamedTuple):
@@ -59,6 +61,7 @@ class Corpus(NamedTuple):
         held_out: some of the held-out stories as text, for reports.
         source, remarks: those of the text, and what packing did to it.
         tokens: tokens of `train` that a loss counts; padding is none.
+        private: that of the text.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Corpus(NamedTuple):
     source: str
     remarks: tuple[str, ...]
     tokens: int
+    private: bool = False
 
 
 def load_text(
@@ -79,7 +83,8 @@ def load_text(
 ) -> Text:
     """Reads stories, leaves out those that occur twice, and holds some back.
 
-    A file's stories are separated by `<|endoftext|>`, or else by blank lines, or else they are its lines. Where the text does
+    A file's stories are separated by `<|endoftext|>`, or else by blank lines, or else they are its lines; those of JSON, of
+    lines of JSON and of CSV are the text of a record. Where the text does
     not come with a held-out part of its own, those stories are held out whose SHA-256 is smallest: that depends on the
     stories, not on the order in which they are read.
 
@@ -98,12 +103,13 @@ def load_text(
         raise InputError(f"held_out must be a number between 0 and 1, not {held_out!r}.")
     asked = os.fspath(name_or_path)
     name, found = find(asked, folder)
+    shown = asked if published(asked) else Path(asked).name
     train = list(dict.fromkeys(found.stories))
-    remarks = _left_out("Copies of other stories", len(found.stories) - len(train))
+    remarks = found.remarks + _left_out("Copies of other stories", len(found.stories) - len(train))
     if found.held_out is None:
         if len(train) < 2:
             said = "an end of a story is <|endoftext|>, else a blank line, else a line's end"
-            raise InputError(f"The text {asked!r} has one story only, and nothing to hold out ({said}).")
+            raise InputError(f"The text {shown!r} has one story only, and nothing to hold out ({said}).")
         train, kept = _split(train, held_out)
     else:
         kept = list(dict.fromkeys(found.held_out))
@@ -111,8 +117,8 @@ def load_text(
         before, train = len(train), [story for story in train if story not in apart]
         remarks += _left_out("Training stories that are also held out", before - len(train))
         if not train or not kept:
-            raise InputError(f"The text {asked!r} has {len(train)} training and {len(kept)} held-out stories; both are needed.")
-    return Text(name, train, kept, found.source, remarks)
+            raise InputError(f"The text {shown!r} has {len(train)} training and {len(kept)} held-out stories; both are needed.")
+    return Text(name, train, kept, found.source, remarks, private=not published(asked))
 
 
 def _split(stories, share) -> tuple[list[str], list[str]]:
@@ -186,6 +192,7 @@ def corpus(
         source=text.source,
         remarks=text.remarks + cut,
         tokens=record["train"]["tokens"],
+        private=text.private,
     )
 
 

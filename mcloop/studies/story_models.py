@@ -25,6 +25,7 @@ from mcloop.types import Learner, Model
 _SCORED = 32  # sequences that are scored at once
 _OWN = 128  # of a model's own sequences, whose perplexity is taken
 _SEARCHED = 50_000  # training sequences at most in which copies are looked for
+_JUDGES = 4  # held-out rows at least
 _TOLD = 3  # stories that a report shows
 
 
@@ -152,6 +153,11 @@ def story_panel(corpus: Corpus, learner: Learner, samples: int, inclusive: bool,
         raise InputError(
             "grammar must be None for a corpus that is contiguous or whose first tokens are given: it tells whole stories."
         )
+    if len(corpus.validation) < _JUDGES:
+        raise InputError(
+            f"The held-out stories of {corpus.name!r} fill {len(corpus.validation)} rows of {corpus.length} tokens, and "
+            f"{_JUDGES} are needed to judge a model by: give more text, or shorter rows (length)."
+        )
     end, packing, tokenizer = corpus.tokenizer.end, corpus.packing, corpus.tokenizer
     # stories of a grammar share long passages by chance, and a large training text takes minutes to look through
     copied_from, searched = 12 if grammar is None else 60, corpus.train[:_SEARCHED]
@@ -186,7 +192,10 @@ def story_panel(corpus: Corpus, learner: Learner, samples: int, inclusive: bool,
 
     def annotate(ds):
         ds = words.annotate(ds)
-        ds["real_stories"] = (("story", "byte"), as_bytes(corpus.held_out[:_TOLD]))
+        if not corpus.private:
+            # there may be fewer of them than a model told
+            texts = [*corpus.held_out[:_TOLD], *[""] * _TOLD][: ds.sizes["story"]]
+            ds["real_stories"] = (("story", "byte"), as_bytes(texts))
         if grammar is not None and truth is not None:
             ds["cross_entropy"].attrs["floor"] = float(truth.sum() / counted(corpus.validation, end).sum())
             ds["excess"].attrs["floor"] = 0.0
