@@ -17,6 +17,8 @@ Glossary
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mcloop.errors import InputError
+
 if TYPE_CHECKING:
     from mcloop import correctors, exact, regimes
     from mcloop.certificates.boundary import boundary
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from mcloop.drivers.scan import scan
     from mcloop.drivers.sweep import sweep
     from mcloop.drivers.train import train
-    from mcloop.errors import InputError
     from mcloop.loop import make_loop
     from mcloop.planner.plan import plan
     from mcloop.validation.validate import validate
@@ -45,7 +46,6 @@ __all__ = [
 ]
 
 _WHERE = {
-    "InputError": "mcloop.errors",
     "boundary": "mcloop.certificates.boundary",
     "certify": "mcloop.certificates.verdict",
     "make_loop": "mcloop.loop",

@@ -1,7 +1,8 @@
-"""Values that a user gives: refused in one sentence where they are not allowed."""
+"""Values that a user gives, and a JAX that cannot compute: refused in one sentence where they are not allowed."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 from jax.core import Tracer
 
 from mcloop.errors import InputError
+from mcloop.errors import not_forked as not_forked
 
 
 def known(value) -> np.ndarray | None:
     """The value as NumPy, or None while it is being traced (its concrete values were checked before tracing)."""
+    not_forked()  # here, since every part asks before it computes anything
     return None if isinstance(value, Tracer) else np.asarray(value)
 
 
@@ -36,3 +39,19 @@ def whole(name: str, value, low: int, high: int) -> int:
 def check_seed(value, name: str = "seed") -> int:
     """A root of random numbers, or InputError: of a larger number than these JAX would take what is left of it by 2^32."""
     return whole(name, value, 0, 2**32 - 1)
+
+
+def ready() -> None:
+    """Raise InputError where JAX cannot compute as it is set up, so that nothing else is blamed for it."""
+    import jax
+
+    not_forked()
+    asked = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms
+    try:
+        jax.devices()
+    except Exception as error:
+        which = f"JAX_PLATFORMS asks for {asked!r}, which" if asked else "JAX's accelerator"
+        cure = "unset it, or set it to cpu" if asked else "set JAX_PLATFORMS to cpu"
+        raise InputError(f"{which} does not work on this machine; {cure}.") from error
+    if (found := jax.config.jax_default_prng_impl) != "threefry2x32":  # pyright: ignore[reportAttributeAccessIssue]
+        raise InputError(f"JAX_DEFAULT_PRNG_IMPL must be threefry2x32 (the default), not {found}: unset it.")

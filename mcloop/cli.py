@@ -63,13 +63,15 @@ def run(
         generations: fits; generation 1 is the fit on real data.
         seed: root of all randomness.
         set_: replace an axis of the grid, such as --set lam=0.5,1,2; may be repeated.
-        data: the user's own table (CSV, Parquet or NPY) or text (a file or a folder), for experiments that take one.
+        data: the user's own table (CSV, Parquet or NPY) or text (a file or a folder), for experiments that take one; - is
+            standard input.
         data_dir: where data sets are looked for (in place of the environment variable MCLOOP_DATA).
         resume: go on from what the folder holds; --no-resume moves the old run aside and starts again.
         keep_last: of neural loops, keep the checkpoints of the last so many generations; default all.
         keep_every: and those of every so-manieth generation.
         quiet: no progress bar, and only the folder's name at the end.
     """
+    from mcloop.data.given import given
     from mcloop.experiment import config as ex
 
     if data_dir is not None:
@@ -77,7 +79,7 @@ def run(
     known = ex.find(name)
     overrides = dict(_axis(text) for text in set_)
     declared = ex.load(known)
-    where = None if data is None else str(data.resolve() if data.exists() else data)
+    where = None if data is None else given(data)
     settings = ex.settle(known, declared, size, seeds, generations, overrides, seed, where)
     folder = out or Path("runs") / f"{known.name.replace('/', '-')}-{size}"
     from mcloop.experiment.pipeline import run_into, set_aside

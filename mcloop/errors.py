@@ -1,5 +1,32 @@
-"""The one error that a user should ever read."""
+"""The one error that a user should ever read, and the one process that can do nothing but raise it."""
+
+from __future__ import annotations
+
+import os
+import sys
 
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one sentence: the field, the value and what is allowed."""
+
+
+_running: list[bool] = []  # whether JAX ran when this process was last forked
+_forked: list[bool] = []  # whether this process came from such a fork
+
+
+def not_forked() -> None:
+    """Raise InputError in a process that was forked from one in which JAX had computed: it would wait for ever."""
+    if _forked:
+        raise InputError(
+            "This process was forked from one in which JAX had already computed, and would wait for ever: start workers by "
+            "multiprocessing.get_context('spawn')."
+        )
+
+
+def _before() -> None:
+    # the threads that JAX computes with do not come along, while the locks that they hold do
+    _running[:] = [True] if getattr(sys.modules.get("jax._src.xla_bridge"), "_backends", None) else []
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_child=lambda: _forked.extend(_running))

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from mcloop import correctors, random
+from mcloop.checks import not_forked
 from mcloop.types import Corrector, InputError, Loop, Model, Params, Regime, State, Supply
 
 # one stream a use of a generation's randomness
@@ -29,6 +30,7 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
         parameters of generation 1, where another loop of the same model, key and data has fitted them already.
         `generation(key, state)` takes the same key every time: generation t uses `fold_in(key, t)`.
     """
+    not_forked()
     if corrector is None:
         corrector = correctors.none()
     elif not isinstance(corrector, Corrector):

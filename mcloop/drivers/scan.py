@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from mcloop import random
+from mcloop.checks import not_forked
 from mcloop.types import InputError, Loop, State
 
 
@@ -125,6 +126,7 @@ def _digest(real):
 
 
 def check_generations(generations) -> None:
-    """Raise InputError unless it is a whole number >= 1."""
+    """Raise InputError unless it is a whole number >= 1, in a process that can compute."""
+    not_forked()
     if isinstance(generations, bool) or not isinstance(generations, int) or generations < 1:
         raise InputError(f"generations must be a whole number >= 1, not {generations!r}.")

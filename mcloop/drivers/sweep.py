@@ -22,6 +22,7 @@ from mcloop.storage.identity import describe, numerics
 from mcloop.types import InputError, Loop
 
 _BLOCK_BYTES = 2**29  # what one block may hold on a CPU; a quarter of the memory elsewhere
+STATIC = ("regime", "family", "d", "k")  # axes whose numbers shape a program
 _CPU_CELLS = 2**14  # larger blocks leave the cache, smaller ones leave the vector units idle
 
 
@@ -35,7 +36,7 @@ def sweep(
     seed: int = 0,
     variables: Sequence[str] | None = None,
     reduce: Sequence[str] | str | None = None,
-    static: Sequence[str] = ("regime", "family", "d", "k"),
+    static: Sequence[str] = STATIC,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = False,
     block: tuple[int, int] | None = None,

@@ -56,6 +56,7 @@ class Experiment(NamedTuple):
         annotate: (dataset, options of the size, and `table` where there is one) -> dataset, with what figures and report need
             beyond the measures (the real data's picture, a floor, a sentence on the evaluation).
         certify: one argument an axis -> the cell's certificate, where `make` gives loops of which none can be computed (twins).
+        static: axes whose numbers `make` must know while a program is compiled, one value at a time.
         block: (grid points, seeds) that `sweep` runs at once, where fits need far more room than states show.
     """
 
@@ -72,6 +73,7 @@ class Experiment(NamedTuple):
     neural: bool = False
     annotate: Callable[[Any, Mapping[str, Any]], Any] | None = None
     block: tuple[int, int] | None = None
+    static: tuple[str, ...] = ()
     certify: Callable[..., Certificate] | None = None
 
 
@@ -139,6 +141,9 @@ def load(known: Caption) -> Experiment:
     Raises:
         InputError: the file fails, or declares no Experiment.
     """
+    from mcloop.checks import ready
+
+    ready()
     module_name = "mcloop_config_" + re.sub(r"\W", "_", known.name)
     spec = importlib.util.spec_from_file_location(module_name, known.path)
     if spec is None or spec.loader is None:
@@ -266,8 +271,9 @@ def simulate(
 
         ds = train(make, settings.grid, folder=folder / "loops", keep=keep, progress=progress, **shared)
     else:
-        from mcloop.drivers.sweep import sweep
+        from mcloop.drivers.sweep import STATIC, sweep
 
-        how = {"reduce": experiment.reduce, "block": experiment.block, "progress": progress}
+        how: dict[str, Any] = {"reduce": experiment.reduce, "block": experiment.block, "progress": progress}
+        how["static"] = (*STATIC, *experiment.static)
         ds = sweep(make, settings.grid, folder=folder / "chunks", **how, **shared)
     return ds if experiment.annotate is None else experiment.annotate(ds, options)
