@@ -14,6 +14,7 @@ from mcloop import progress, random
 from mcloop.errors import InputError
 from mcloop.memory.shards import Shards, generator, minibatches, shards, shards_memory
 from mcloop.models.training import Budget, Training, averaged, begin, finish, start, step
+from mcloop.nets.layout import batch_sharding, variables_sharding
 from mcloop.storage import partial_draws
 from mcloop.types import Hosted, Learner, Model
 
@@ -112,7 +113,7 @@ def hosted_model(
             return shards(data.take(generator(key).integers(0, n, count)))
         if count == 0:
             return Shards()
-        variables = averaged(params)
+        variables = spread(averaged(params))  # another loop's, or a checkpoint's, may lie on one device
         # the same key and parameters draw the same chunks: what was drawn to measure a model is not drawn again to train, and
         # what a process had drawn when it was killed is not drawn again by the next one
         partial = (partial_draws.current() or memory).open(partial_draws.digest(key, variables, f"{chunk} {estimator}"))
@@ -155,7 +156,12 @@ def hosted_model(
         if evaluate is None:
             return {}
         with progress.stage("measure", 1):
-            return evaluate(_values(sample(key, params, samples)), averaged(params))
+            return evaluate(_values(sample(key, params, samples)), spread(averaged(params)))
+
+    def blank():
+        """The parameters' shapes, and where each is to lie when it is read back."""
+        shapes = jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0))
+        return shapes if mesh is None else jax.tree.map(_at, shapes, variables_sharding(shapes, mesh))
 
     return Model(
         name=learner.name,
@@ -166,9 +172,7 @@ def hosted_model(
         fit=fit,
         evaluate=look,
         estimator=estimator,
-        hosted=Hosted(
-            lambda: jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0))
-        ),
+        hosted=Hosted(blank),
     )
 
 
@@ -177,18 +181,21 @@ def with_budget(model: Model, later: Budget) -> Model:
     return model._replace(fit=partial(model.fit, later=later))  # pyright: ignore[reportCallIssue]
 
 
+def _at(shape, sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+
 def _placed(mesh, chunk: int):
     """How a fit's carry and its minibatches, and the points of a draw, are laid out over the devices of a mesh."""
     if mesh is None:
         return (lambda run: run), (lambda stored: stored), {}
-    from mcloop.nets import layout
 
     def spread(run):
-        return jax.device_put(run, layout.variables_sharding(run, mesh))
+        return jax.device_put(run, variables_sharding(run, mesh))
 
     whole = chunk % mesh.size == 0  # otherwise every device draws all of them
-    drawn = {"out_shardings": layout.batch_sharding(mesh)} if whole else {}
-    return spread, lambda stored: jax.device_put(stored, layout.batch_sharding(mesh)), drawn
+    drawn = {"out_shardings": batch_sharding(mesh)} if whole else {}
+    return spread, lambda stored: jax.device_put(stored, batch_sharding(mesh)), drawn
 
 
 def _values(body: Shards) -> dict[str, np.ndarray]:
