@@ -1,4 +1,4 @@
-"""The one error that a user should ever read, and the one process that can do nothing but raise it."""
+"""The one error that a user should ever read, and the one that ends a loop and not the run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import sys
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one sentence: the field, the value and what is allowed."""
+
+
+class Diverged(Exception):
+    """A loop that cannot go on: what it fitted or drew is not finite. The driver names the generation, and runs the others."""
 
 
 _running: list[bool] = []  # whether JAX ran when this process was last forked

@@ -24,12 +24,34 @@ KEY = jax.random.key(3)
 # Noise levels and training pairs
 
 
-def test_the_linear_schedule_is_the_released_one():
+def least_sigma(chain):
+    return np.sqrt(1 / chain.alpha_bar[1] - 1)
+
+
+def test_the_linear_schedule_is_that_of_ho():
+    chain = ddpm(1000).chain
+    np.testing.assert_allclose(chain.beta[1:], np.linspace(1e-4, 0.02, 1000))
+    np.testing.assert_allclose(chain.alpha_bar[1:], np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    assert chain.alpha_bar[0] == 1 and abs(least_sigma(chain) - 0.0100) < 5e-5
+
+
+def test_the_schedule_of_the_mnist_study_is_the_released_one():
     t = np.arange(0, 401)
     beta = (0.02 - 1e-4) * t / 400 + 1e-4
-    chain = ddpm(400, (1e-4, 0.02)).chain
-    np.testing.assert_allclose(chain.beta, beta)
-    np.testing.assert_allclose(chain.alpha_bar, np.exp(np.cumsum(np.log(1 - beta))))
+    process = ddpm(400, (1e-4, 0.02), "mnist")
+    np.testing.assert_allclose(process.chain.beta, beta)
+    np.testing.assert_allclose(process.chain.alpha_bar, np.exp(np.cumsum(np.log(1 - beta))))
+    assert abs(least_sigma(ddpm(1000, schedule="mnist").chain) - 0.0148) < 5e-5
+    assert process.name == "ddpm(mnist, T=400)" != ddpm(400).name
+
+
+def test_little_noise_keeps_its_digits():
+    process = ddpm(1000)
+    pair = process.pair(KEY, jnp.zeros((4000, 1)))
+    little = np.asarray(pair.noise) < 0.005
+    sigma = np.sqrt(1 - process.chain.alpha_bar[np.rint(np.asarray(pair.noise)[little] * 1000).astype(int)])
+    assert little.sum() > 5
+    np.testing.assert_allclose(np.asarray(pair.x)[little, 0], sigma * np.asarray(pair.target)[little, 0], rtol=1e-6)
 
 
 def test_the_cosine_schedule_is_the_published_one():

@@ -311,3 +311,15 @@ def test_lenet_says_what_it_takes():
     for bad in ({"image": 3}, {"classes": 1}):
         with pytest.raises(InputError, match=next(iter(bad))):
             lenet(**bad)
+
+
+def test_times_are_embedded_in_float32():
+    half = context_unet(features=8, image=8, dtype=jnp.bfloat16)
+    variables = jax.eval_shape(half.init, jax.random.key(0))
+    x, label = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    time = jax.ShapeDtypeStruct((2,), jnp.float32)
+    # of 400 steps bfloat16 knows two hundred or so: the time goes through its two products before anything is rounded
+    text = jax.jit(lambda v, x, t, y: half.apply(v, x, t, y)[0]).lower(variables, x, time, label).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line and "(tensor<2x1x" in line]
+    products = [line for line in products if "tensor<1x8x" in line or "tensor<1x16x" in line]
+    assert len(products) == 2 and all("(tensor<2x1xf32>" in line for line in products)

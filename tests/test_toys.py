@@ -277,3 +277,21 @@ def test_refusals(refused):
         modes.density(x, (0, 1, 0, 1), 0)
     with refused("(n, 2)"):
         modes.density(np.zeros((4, 3)), (0, 1, 0, 1))
+
+
+def test_the_released_sets_have_the_constants_of_torchcfm():
+    eight = toys.eight_gaussians(released=True)
+    x = np.asarray(eight.sample(jax.random.key(0), 20_000), np.float64)
+    gap = np.linalg.norm(x[:, None] - eight.modes, axis=2).min(1)
+    # the noise about a mode has the root of .1 for its variance, and that of ours .1
+    assert abs((gap**2).mean() / 2 / 0.1**0.5 - 1) < 0.03
+    assert abs(-np.asarray(eight.log_prob(jnp.float32(x))).mean() - eight.entropy) < 0.03
+    moons = toys.two_moons(released=True)
+    x = np.asarray(moons.sample(jax.random.key(1), 20_000), np.float64)
+    plain = (x + 1) / 3  # the arcs of scikit-learn, and one number of [0, .2] in both coordinates
+    across = plain[:, 1] - plain[:, 0]  # which the noise leaves as it is
+    assert across.min() > -np.sqrt(2) - 0.51 and across.max() < np.sqrt(2) + 1e-3
+    assert (plain.min(0) > [-1.001, -0.501]).all() and (plain.max(0) < [2.201, 1.201]).all()
+    np.testing.assert_allclose(((x - moons.shift) / moons.scale).mean(0), 0, atol=0.03)
+    np.testing.assert_allclose((x / moons.scale).var(0).mean(), 1, rtol=0.03)
+    assert moons.log_prob is None and moons.entropy is None and "released" in moons.name

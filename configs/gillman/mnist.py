@@ -96,7 +96,7 @@ def family(
     chosen = real(data, pixels)
     learner = diffusion(
         context_unet(features=features, image=pixels, dtype=compute_dtype()),
-        ddpm(steps=400, beta=(1e-4, 0.02)),
+        ddpm(steps=400, beta=(1e-4, 0.02), schedule="mnist"),
         ancestral() if steps is None else ddim(steps),
         (pixels, pixels, 1),
         classes=10,

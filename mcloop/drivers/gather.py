@@ -28,6 +28,7 @@ def assemble(plans, seen, axes, cells: int, seeds: int, generations: int, loops,
                     elif s == 0:
                         shape = (cells, generations, *value.shape)
                         pictures.setdefault(name, np.zeros(shape, value.dtype))[c, t] = value
+    remarks = [*remarks, *_lost(plans, results, axes, seeds)]
     estimators = "; ".join(dict.fromkeys(loop.model.estimator for loop in loops if loop.model.estimator))
     steps = {"generation": np.arange(1, generations + 1)}
     attributes = {"sample_count": seeds, "estimator": estimators, **attributes}
@@ -39,6 +40,29 @@ def assemble(plans, seen, axes, cells: int, seeds: int, generations: int, loops,
         inner, kind = _inner(x)
         ds[name] = ((*axes, "generation", *inner), x.reshape(lead + x.shape[1:]), kind)
     return ds
+
+
+def _lost(plans, results, axes, seeds: int) -> list[str]:
+    """Where a loop of a compiled program could no longer be fitted: all that is seen of it is then NaN."""
+    found = []
+    for plan, infos in zip(plans, results, strict=True):
+        for c, point in enumerate(itertools.product(*axes.values())):
+            for s in range(seeds):
+                if not (place := plan.place(c, s)):
+                    continue
+                at = [t for t, info in enumerate(infos) if _nothing(info, place, first=t == 0)]
+                if at:
+                    cell = ", ".join(f"{name}={value}" for name, value in zip(axes, point, strict=True))
+                    where = f"{cell}, seed {s}" if cell else f"seed {s}"
+                    found.append(f"{where}: generation {at[0] + 1} could not be fitted: its network is not finite")
+    return found
+
+
+def _nothing(info, place, first: bool) -> bool:
+    """Whether a fit failed: no loss (which generation 1 does not show), and nothing seen that is a number."""
+    seen = [leaf[place] for name, leaf in info.items() if name not in ("effective_lam", *(("loss",) if first else ()))]
+    seen = [x for x in seen if x.dtype.kind == "f"]
+    return bool(seen) and not any(np.isfinite(x).any() for x in seen)
 
 
 def _inner(x: np.ndarray) -> tuple[tuple[str, ...], dict]:

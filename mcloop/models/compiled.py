@@ -12,7 +12,7 @@ from jax import lax
 from mcloop import random
 from mcloop.errors import InputError
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.models.training import Fitted, Training, averaged, begin, finish, start, step
+from mcloop.models.training import Fitted, Training, averaged, begin, finish, finite, sound, start, step
 from mcloop.types import ClosedForms, Learner, Model, Objective
 
 _PROBE = 512  # points at which two models are compared as functions
@@ -23,7 +23,7 @@ class Truth(NamedTuple):
 
     Attributes:
         initial: the untrained network that every fit from scratch starts from.
-        reference: theta*, the network trained as long as generation 1 is, from the same start and under the same noise, on
+        reference: theta*, the network trained as long as generation 1 is, from the same start, under noise of its own, on
             fresh points of the true distribution at every step; () where it was not asked for.
     """
 
@@ -54,6 +54,9 @@ def compiled_model(
         samples: points drawn for `evaluate`.
         reference: whether to train theta*, for the distances of parameters and of functions.
 
+    A compiled program cannot stop: where a fit, or what its network draws, is not finite, all that is seen of that loop is NaN
+    from there on, and `train` says at which generation.
+
     Raises:
         InputError: a budget in epochs.
     """
@@ -66,8 +69,10 @@ def compiled_model(
         return learner.sample(key, variables, count)
 
     def sample(key, params, count) -> Rows:
-        points = source.sample(key, capacity) if isinstance(params, Truth) else draw(key, averaged(params), capacity)
-        return rows(points, count)
+        if isinstance(params, Truth):
+            return rows(source.sample(key, capacity), count)
+        points, good = sound(draw(key, averaged(params), capacity))
+        return rows(_or_nan(good, points), count)
 
     def observe(key, real):
         k_real, k_initial, k_reference = (random.fold_in(key, i) for i in range(3))
@@ -80,6 +85,8 @@ def compiled_model(
 
     def fit(key, params, data: Rows):
         edges = jnp.cumsum(data.weight)
+        used = jax.tree.map(lambda x: jnp.where(_beside(data.weight > 0, x), x, 0), data.values)
+        good = finite(used)  # a point that is no number spoils a fit, also where no minibatch happens to hold it
 
         def minibatch(key):
             # a point is drawn as often as it weighs; the last edge belongs to the last row that weighs anything
@@ -87,20 +94,24 @@ def compiled_model(
             index = jnp.minimum(jnp.searchsorted(edges, place, side="right"), data.weight.shape[0] - 1)
             return jax.tree.map(lambda x: x[index], data.values)
 
-        if isinstance(params, Truth):
-            return _train(key, begin(training, params.initial), True, minibatch)
-        return _train(key, params, False, minibatch)
+        first = isinstance(params, Truth)
+        run, seen = _train(key, begin(training, params.initial) if first else params, first, minibatch)
+        good = good & finite((run.variables, run.ema))
+        return _or_nan(good, run), _or_nan(good, seen)
 
     def _train(key, previous: Fitted, first: bool, minibatch):
         budget, rate = (training.first, training.rate) if first else (training.later, training.later_rate)
         # a fit that is not warm starts over from an initialisation of its own
         fresh = None if first or training.warm else learner.init(random.fold_in(key, 1))
 
-        def body(run, index):
+        def body(run, at):
+            index, now = at
             k_batch, k_loss = (random.fold_in(random.fold_in(key, 2 + i), index) for i in range(2))
-            return step(learner, training, k_loss, run, minibatch(k_batch), rate(index / budget.steps))
+            return step(learner, training, k_loss, run, minibatch(k_batch), now)
 
-        run, losses = lax.scan(body, start(training, previous, fresh), jnp.arange(budget.steps))
+        index = jnp.arange(budget.steps)
+        rates = jax.vmap(lambda i: jnp.asarray(rate(i / budget.steps), jnp.float32))(index)
+        run, losses = lax.scan(body, start(training, previous, fresh), (index, rates))
         return finish(training, run), {"loss": losses[-max(1, budget.steps // 10) :].mean()}
 
     def measure(params, truth: Truth) -> dict:
@@ -117,7 +128,10 @@ def compiled_model(
 
     def look(key, params, truth) -> dict:
         variables = averaged(params)
-        return evaluate(draw(key, variables, samples), variables) if evaluate is not None else {}
+        if evaluate is None:
+            return {}
+        points, good = sound(draw(key, variables, samples))
+        return _or_nan(good & finite(variables), evaluate(points, variables))
 
     return Model(
         name=learner.name,
@@ -142,6 +156,16 @@ def _objective(learner: Learner) -> Objective:
         return learner.loss(key, variables, data.values)[0]
 
     return Objective(risk, averaged, lambda variables: Fitted(variables, (), ()), learner.log_prob is not None)
+
+
+def _or_nan(good, tree):
+    """The same tree; where not `good` every number of it is NaN, so that no measure and no later fit takes it for data."""
+    return jax.tree.map(lambda x: jnp.where(good, x, jnp.nan) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x, tree)
+
+
+def _beside(rows, x):
+    """(n,) with as many axes as x (n, ...)."""
+    return rows.reshape(rows.shape + (1,) * (x.ndim - 1))
 
 
 def _norm(tree) -> jax.Array:

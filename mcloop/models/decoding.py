@@ -28,8 +28,11 @@ def decoder(
     first: np.ndarray | None = None,
     stop: bool = True,
     blocks: int = _BLOCKS,
-) -> Callable[[jax.Array, Any, int], jax.Array]:
+    checked: bool = False,
+) -> Callable[[jax.Array, Any, int], Any]:
     """How sequences are drawn from a transformer: `draw(key, variables, count) -> tokens (count, length) int32`.
+
+    Whatever the logits, a token is one of the vocabulary; `checked` tells where they were no numbers.
 
     Args:
         net: of `mcloop.nets.transformer`.
@@ -42,6 +45,7 @@ def decoder(
             an `end` before it and draws the first token like any other.
         stop: whether a story's end ends the sequence; if not, the next story begins (contiguous text).
         blocks: how many times the cache grows on the way.
+        checked: return (tokens, sound (count,)), false where a sequence has a token drawn from logits that are not finite.
 
     Raises:
         InputError: a number outside of what is allowed.
@@ -72,14 +76,16 @@ def decoder(
         tokens = jnp.full((count, length), end, jnp.int32)
 
         def advance(carry):
-            at, latest, done, tokens, cache = carry
+            at, latest, done, tokens, good, cache = carry
             states, cache = module.decode(latest, cache, at)
             place = at + (opening is not None)  # of the token that is drawn now
-            drawn = choose(module.logits(states), noise[place])
+            logits = module.logits(states)
+            good = good & (done | jnp.isfinite(logits).all(-1))
+            drawn = choose(logits, noise[place])
             if stop:
                 drawn = jnp.where(done, end, drawn)
                 done = done | (drawn == end)
-            return at + 1, drawn, done, lax.dynamic_update_slice(tokens, drawn[:, None], (0, place)), cache
+            return at + 1, drawn, done, lax.dynamic_update_slice(tokens, drawn[:, None], (0, place)), good, cache
 
         def unfinished(until, carry):
             return (carry[0] < until) & ~jnp.all(carry[2])
@@ -89,12 +95,12 @@ def decoder(
             latest = jnp.searchsorted(opening, noise[0], side="right").astype(jnp.int32)
             tokens = tokens.at[:, 0].set(latest)
         done = (latest == end) if stop and opening is not None else jnp.zeros(count, bool)
-        carry = jnp.int32(0), latest, done, tokens, module.empty(count, rooms[0])
+        carry = jnp.int32(0), latest, done, tokens, jnp.ones(count, bool), module.empty(count, rooms[0])
         last = length - (opening is not None)
         for room in rooms:
             carry = *carry[:-1], carry[-1].grown(room)
             carry = lax.while_loop(partial(unfinished, min(room, last)), advance, carry)
-        return carry[3]
+        return carry[3:5] if checked else carry[3]
 
     return draw
 
@@ -133,7 +139,7 @@ def _choose(logits, u, top_k: int | None, top_p: float | None):
 
 
 def _invert(weights, u):
-    """The place at which the cumulative weight of each row passes u of its total; (b, k), (b,) -> (b,) int32.
+    """The place at which the cumulative weight of each row passes u of its total; (b, k), (b,) -> (b,) int32, below k always.
 
     In two steps, of groups and then within the group: a cumulative sum over the whole vocabulary costs more than its softmax.
     """
@@ -147,7 +153,8 @@ def _invert(weights, u):
     group = _passed(sums, edges, target)
     inside = jnp.take_along_axis(parts, group[:, None, None], 1)[:, 0]
     before = jnp.where(group > 0, jnp.take_along_axis(edges, jnp.maximum(group - 1, 0)[:, None], 1)[:, 0], 0.0)
-    return (group * width + _passed(inside, jnp.cumsum(inside, -1), target - before)).astype(jnp.int32)
+    place = group * width + _passed(inside, jnp.cumsum(inside, -1), target - before)
+    return jnp.minimum(place, k - 1).astype(jnp.int32)  # where nothing weighs anything, the last place is one that was added
 
 
 def _passed(weights, edges, target):

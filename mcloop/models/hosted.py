@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import progress, random
-from mcloop.errors import InputError
+from mcloop.errors import Diverged, InputError
 from mcloop.memory.shards import Shards, generator, minibatches, shards, shards_memory
-from mcloop.models.training import Budget, Training, averaged, begin, finish, start, step
+from mcloop.models.training import Budget, Training, averaged, begin, finish, finite, sound, start, step
 from mcloop.nets.layout import batch_sharding, variables_sharding
 from mcloop.storage import partial_draws
 from mcloop.types import Hosted, Learner, Model
@@ -21,15 +22,11 @@ from mcloop.types import Hosted, Learner, Model
 _LOOK = 25  # steps between two looks at the loss: each look waits for the accelerator
 
 
-class Diverged(Exception):
-    """A fit whose loss is no longer finite."""
-
-
 class Codec(NamedTuple):
     """How points are kept on disk.
 
     Attributes:
-        encode: points as the network knows them -> dict of NumPy arrays.
+        encode: points as the network knows them -> dict of NumPy arrays. Its argument is finite.
         decode: a minibatch of those -> points, inside the compiled step.
     """
 
@@ -42,6 +39,8 @@ def images() -> Codec:
 
     def encode(points):
         x = np.asarray(points["x"], np.float32)
+        if not np.isfinite(x).all():  # a cast would make black pixels of them
+            raise Diverged("the images that it draws are not finite")
         return {"x": (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8), "label": np.asarray(points["label"], np.int32)}
 
     def decode(stored):
@@ -88,7 +87,7 @@ def hosted_model(
 
     Raises:
         InputError: an empty real set.
-        Diverged: (in fit) the loss is no longer finite.
+        Diverged: (in fit and in sample) a loss, a fitted parameter or a drawn point that is not finite.
     """
     n = len(next(iter(real.values())))
     if n == 0:
@@ -101,7 +100,8 @@ def hosted_model(
         return step(learner, training, random.fold_in(key, index), run, codec.decode(stored), rate)
 
     spread, cut, drawn = _placed(mesh, chunk)
-    draw_chunk = jax.jit(lambda key, variables: learner.sample(key, variables, chunk), **drawn)
+    draw_chunk = jax.jit(lambda key, variables: sound(learner.sample(key, variables, chunk)), **drawn)
+    whole = jax.jit(lambda run: finite((run.variables, run.ema)))
 
     begin_ = jax.jit(lambda key: begin(training, learner.init(key)))
 
@@ -121,7 +121,10 @@ def hosted_model(
         with progress.stage("sample", count) as tell:
             for i in range(chunks):
                 if not partial.has(i):
-                    partial.put(i, codec.encode(draw_chunk(random.fold_in(key, i), variables)))
+                    points, good = draw_chunk(random.fold_in(key, i), variables)
+                    if not good:
+                        raise Diverged("what its network draws is not finite")
+                    partial.put(i, codec.encode(points))
                 tell(min(chunk * (i + 1), count))
         return shards(partial.gather(chunks), count)
 
@@ -139,7 +142,7 @@ def hosted_model(
         scratch = begin_(random.fold_in(key, 1)).variables if not (first or training.warm) else None
         run = spread(jax.tree.map(jnp.copy, start(training, previous, scratch)))
         k_batch, k_loss = random.fold_in(key, 2), random.fold_in(key, 3)
-        seen: list[jax.Array] = []
+        seen: deque[jax.Array] = deque(maxlen=max(1, steps // 10))
         with progress.stage("fit", steps) as tell:
             for index, stored in enumerate(minibatches(k_batch, pool, training.batch, steps)):
                 run, loss = advance(k_loss, run, cut(stored), index, jnp.float32(schedule(index / steps)))
@@ -149,8 +152,10 @@ def hosted_model(
                     if not np.isfinite(value):
                         raise Diverged(f"the loss is {value} at step {index + 1} of {steps}")
                     tell(index + 1, loss=value)
-        tail = np.asarray(jnp.stack(seen[-max(1, steps // 10) :]))
-        return finish(training, run), {"loss": np.float32(tail.mean())}
+        if not whole(run):
+            raise Diverged(f"the network's parameters are not finite after {steps} steps")
+        # on the host: a stack on the device is another program for every number of steps
+        return finish(training, run), {"loss": np.float32(np.stack(jax.device_get(list(seen))).mean())}
 
     def look(key, params, truth) -> dict:
         if evaluate is None:
@@ -194,7 +199,7 @@ def _placed(mesh, chunk: int):
         return jax.device_put(run, variables_sharding(run, mesh))
 
     whole = chunk % mesh.size == 0  # otherwise every device draws all of them
-    drawn = {"out_shardings": batch_sharding(mesh)} if whole else {}
+    drawn = {"out_shardings": (batch_sharding(mesh), None)} if whole else {}
     return spread, lambda stored: jax.device_put(stored, batch_sharding(mesh)), drawn
 
 

@@ -31,7 +31,7 @@ def language(
     scan: bool = False,
     remat: bool = False,
 ) -> Learner:
-    """A language model of stories; points are {"tokens": (n, length)}.
+    """A language model of stories; points are {"tokens": (n, length)}, and beside those that it draws, "sound" (n,).
 
     Args:
         shape: of the transformer.
@@ -58,7 +58,8 @@ def language(
         raise InputError(f"first must have a weight for each of the {shape.vocabulary} tokens, not shape {np.shape(first)}.")
     net, unrolled = transformer(shape, dtype=dtype, scan=scan, remat=remat), transformer(shape, dtype=dtype)
     stop = packing == "stories"
-    draw = decoder(unrolled, length, end, temperature=temperature, top_k=top_k, top_p=top_p, first=first, stop=stop)
+    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "first": first, "stop": stop}
+    draw = decoder(unrolled, length, end, **how, checked=True)
 
     def read(variables, tokens):
         """The network, what it makes of the tokens, the tokens that it is to say next, and which of those count."""
@@ -75,7 +76,8 @@ def language(
         return -jnp.sum(token_losses(module, states, learnt) * counted, 1)
 
     def sample(key, variables, count, label=None):
-        return {"tokens": draw(key, variables, count)}
+        tokens, good = draw(key, variables, count)
+        return {"tokens": tokens, "sound": good}
 
     def field(variables, points):
         module = net.bind(variables)

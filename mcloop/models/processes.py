@@ -90,24 +90,26 @@ def ddpm(steps: int = 400, beta: tuple[float, float] = (1e-4, 0.02), schedule: s
 
     Args:
         steps: T. The network is conditioned on t / T, t uniform on 1..T in training.
-        beta: first and last variance of the linear schedule, beta_t = b_1 + (b_2 - b_1) t / T.
-        schedule: "linear", or "cosine" (Nichol & Dhariwal 2102.09672, eq. 17, offset 0.008, beta at most 0.999), which
-            takes no notice of `beta`.
+        beta: first and last variance of the schedules "linear" and "mnist".
+        schedule: "linear", beta_1 = b_1 to beta_T = b_2 evenly, as Ho et al. have it; "mnist", the table of the released
+            program of the MNIST study (Gillman et al. 2402.07087), beta_t = b_1 + (b_2 - b_1) t / T over t = 0..T, of whose
+            T + 1 variances alpha_bar_t has t + 1 (least sigma .0148, where Ho's is .0100 at T = 1,000); or "cosine" (Nichol &
+            Dhariwal 2102.09672, eq. 17, offset 0.008, beta at most 0.999), which takes no notice of `beta`.
 
-    Tables run over t = 0..T, and the linear alpha_bar_t = prod_{s=0}^t (1 - beta_s) starts at 1 - b_1, as in the released
-    program of the MNIST study; t = 0 is neither trained on nor evaluated. Between integers, log sigma is linear in t.
+    Tables run over t = 0..T; t = 0 is neither trained on nor evaluated. Between integers, log sigma is linear in t.
     """
     chain = _chain(steps, beta, schedule)
     t_of = np.arange(1, steps + 1)
     sigma = np.sqrt(1 / chain.alpha_bar[1:] - 1)  # of t = 1..T, in units of the data
     log_sigma = np.log(sigma)
+    # in float64: 1 - alpha_bar has four digits in float32 where there is little noise
+    share, noise_share = (jnp.asarray(np.sqrt(v), jnp.float32) for v in (chain.alpha_bar, 1 - chain.alpha_bar))
 
     def pair(key, x):
         k_time, k_noise = jax.random.split(key)
         t = jnp.minimum((random.uniform(k_time, x.shape[:1]) * steps).astype(jnp.int32), steps - 1) + 1
-        alpha_bar = _like(jnp.asarray(chain.alpha_bar, jnp.float32)[t], x)
         e = random.normal(k_noise, x.shape)
-        return Pair(jnp.sqrt(alpha_bar) * x + jnp.sqrt(1 - alpha_bar) * e, t / steps, e)
+        return Pair(_like(share[t], x) * x + _like(noise_share[t], x) * e, t / steps, e)
 
     def velocity(network, y, time):
         t = jnp.interp(jnp.log(time), jnp.asarray(log_sigma, jnp.float32), jnp.asarray(t_of, jnp.float32))
@@ -238,16 +240,17 @@ def _chain(steps, beta, schedule) -> Chain:
     if not isinstance(steps, int) or steps < 2:
         raise InputError(f"steps is {steps!r}; a DDPM needs an integer of at least 2.")
     t = np.arange(steps + 1)
-    if schedule == "linear":
+    if schedule in ("linear", "mnist"):
         first, last = beta
         if not 0 < first <= last < 1:
             raise InputError(f"beta is {beta}; the variances must satisfy 0 < first <= last < 1.")
-        betas = first + (last - first) * t / steps
+        ho = np.append(0.0, np.linspace(first, last, steps))
+        betas = ho if schedule == "linear" else first + (last - first) * t / steps
     elif schedule == "cosine":
         f = np.cos((t / steps + 0.008) / 1.008 * np.pi / 2) ** 2
         betas = np.append(0.0, np.minimum(1 - f[1:] / f[:-1], 0.999))
     else:
-        raise InputError(f'schedule is {schedule!r}; it must be "linear" or "cosine".')
+        raise InputError(f'schedule is {schedule!r}; it must be "linear", "mnist" or "cosine".')
     return Chain(betas, np.cumprod(1 - betas))
 
 

@@ -179,3 +179,21 @@ def step(learner: Learner, training: Training, key, run: Fitted, points, rate) -
     if training.ema is not None:
         ema = jax.tree.map(lambda a, p: a + (1 - training.ema) * (p - a), ema, params)
     return Fitted(variables._replace(params=params, stats=stats), ema, moments), loss
+
+
+def finite(tree) -> jax.Array:
+    """Whether every number of a tree of arrays is finite, ()."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all() if leaves else jnp.bool_(True)
+
+
+def sound(points):
+    """What a learner drew, and whether it may be data: (points, ()).
+
+    That is where every number is finite, and nothing was drawn from a distribution that is not: whole numbers do not show that,
+    so a learner of tokens says it under "sound" (count,), which is taken out here.
+    """
+    if isinstance(points, dict) and "sound" in points:
+        kept = {name: x for name, x in points.items() if name != "sound"}
+        return kept, finite(kept) & points["sound"].all()
+    return points, finite(points)

@@ -228,17 +228,19 @@ class _ContextUnet(nnx.Module):
     def __call__(self, x, noise, label=None, keep=None, train=False):
         if x.shape[1:] != self.shape:
             raise InputError(f"x has shape {x.shape}; this network takes (b, {', '.join(map(str, self.shape))}).")
-        kind, noise = x.dtype, noise[:, None]
+        kind, noise = x.dtype, noise[:, None].astype(jnp.float32)
         label = one_hot(label, keep, self.classes)
         if self.dtype is not None:
-            x, noise, label = (v.astype(self.dtype) for v in (x, noise, label))
+            x, label = (v.astype(self.dtype) for v in (x, label))
         first = self.init(x, train)
         down1 = max_pool(self.down1(first, train))
         down2 = max_pool(self.down2(down1, train))
         h = gelu(down2.mean((1, 2), keepdims=True))
         h = self.norm0(self.up0(h))
-        h = self.up1(self.label1(label) * h + self.time1(noise), down2, train)
-        h = self.up2(self.label2(label) * h + self.time2(noise), down1, train)
+        # times embedded in float32: bfloat16 holds fewer of them than a diffusion has steps
+        time1, time2 = (embed(noise).astype(h.dtype) for embed in (self.time1, self.time2))
+        h = self.up1(self.label1(label) * h + time1, down2, train)
+        h = self.up2(self.label2(label) * h + time2, down1, train)
         return self.head(h, first).astype(kind)
 
 
@@ -253,8 +255,8 @@ def context_unet(channels: int = 1, features: int = 128, classes: int = 10, imag
         features: channels of the first stage (n_feat), a multiple of 8.
         classes: length of the one-hot condition; `label` (b,) integers, `keep` (b,) is 0 where it is dropped.
         image: side in pixels, a multiple of 4 (pad 14 to 16).
-        dtype: jnp.bfloat16 computes products and activations in it; parameters, statistics and normalisations stay
-            float32.
+        dtype: jnp.bfloat16 computes products and activations in it; parameters, statistics, normalisations and the embedding
+            of the time stay float32.
 
     Raises:
         InputError: an argument out of range, or inputs of another shape.

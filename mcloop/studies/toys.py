@@ -135,12 +135,11 @@ def annotate(ds, toy: Toy, samples: int = 1000):
         ds["density"].attrs["box"] = list(toy.box)
         attributes = {"picture": "density", "real": 1, "box": list(toy.box)}
         ds["real_density"] = (("y", "x"), np.asarray(real), attributes)
-    entropy = f"the entropy of the truth is {toy.entropy:.3f} nats"
+    entropy = "" if toy.entropy is None else f"; the entropy of the truth is {toy.entropy:.3f} nats"
     ds.attrs["evaluation"] = (
         f"Every generation is judged by {samples} points that it draws, against {_TEST} real points that no model is "
-        "trained on; theta* is trained as long as generation 1, from the same start, on fresh real points at every step; "
-        f"{entropy}. "
-        "The dotted line is what true points score."
+        "trained on; theta* is trained as long as generation 1, from the same start, on fresh real points at every "
+        f"step{entropy}. The dotted line is what true points score."
     )
     return ds
 
