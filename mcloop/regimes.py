@@ -24,11 +24,12 @@ def _all(n, t):
 
 
 def _points(multiple, n):
-    """floor(multiple n), a float's grain up, so that 0.3 * 10 is 3 points in float32 too."""
+    """floor(multiple n), where a product within a float's grain of a whole number is that number: 0.3 * 10 is 3 points."""
     # in NumPy where both are known, so that a size stays known inside a compiled loop and can be refused there
-    if (m := known(multiple)) is not None and (k := known(n)) is not None:
-        return np.floor(m * k * (1 + 2e-7) + 1e-6)
-    return jnp.floor(multiple * n * (1 + 2e-7) + 1e-6)
+    known_both = (m := known(multiple)) is not None and (k := known(n)) is not None
+    xp, product = (np, m * k) if known_both else (jnp, multiple * n)
+    nearest = xp.round(product)
+    return xp.where(xp.abs(product - nearest) <= 2e-7 * product + 1e-6, nearest, xp.floor(product))
 
 
 def baseline() -> Regime:

@@ -117,6 +117,31 @@ def test_rejection_is_exact_to_a_million_draws():
         assert follows(np.asarray(x, np.float64), law) > 1e-4
 
 
+MANY = tuple((n, p) for n in (1e6, 1e7, 1e8, 1e9) for p in (0.5, 0.3, 0.9))
+
+
+def test_counts_keep_their_law_to_a_billion_draws():
+    """Where a float32 no longer holds every count, the law is that of the count rounded to the nearest one."""
+    count = 60_000
+    keys = random.fold_in(jnp.broadcast_to(jax.random.key(8), (1, count)), np.arange(count))
+    n, p = (jnp.float32(x)[:, None] for x in zip(*MANY, strict=True))
+    drawn = jax.jit(lambda keys: (counts.binomial(keys, n, p), counts.poisson(keys, n * p)))(keys)
+    p = np.asarray(p, np.float64)
+    grain = np.random.default_rng(0).uniform(-0.5, 0.5, (len(MANY), count)) * np.spacing(np.asarray(n * p, np.float32))
+    for rows, variance in zip(drawn, (n * p * (1 - p), n * p), strict=True):
+        z = (np.asarray(rows, np.float64) - n * p + grain) / np.sqrt(variance)
+        assert (np.abs(z.var(1) - 1) < 4 * np.sqrt(2 / count)).all(), z.var(1)
+        for row in z:  # the skewness of a million's thousandth is too small to be seen here
+            assert stats.kstest(row, stats.norm.cdf).pvalue > 1e-3
+
+
+def test_rare_categories_beside_a_common_one_keep_their_law():
+    p = np.float32([1.0, 1e-7, 0.0, 2.5e-7])
+    keys = random.fold_in(jnp.broadcast_to(jax.random.key(9), (S,)), np.arange(S))
+    drawn = np.asarray(jax.jit(lambda keys: counts.multinomial(keys, jnp.float32(1e8), jnp.asarray(p)[:, None]))(keys))
+    agree(drawn[1:], [stats.binom(10**8, x / p.sum(dtype=np.float64)) for x in p[1:].astype(float)])
+
+
 def test_multinomial_counts_have_binomial_margins_that_share_one_total(drawn):
     counted = drawn["multinomial"]
     assert (counted.sum(0) == DRAWS).all() and (counted[1] == 0).all()
