@@ -24,7 +24,7 @@ def make(regime, n=20):
     return make_loop(exact.gaussian(d=2, n=n), *ARMS[regime])
 
 
-def law(g, regime, n=20):
+def law(g, regime, n):
     if regime == "replace":
         spread, mean = laws.LAWS["G1"].value(g, n=n), laws.LAWS["G2"].value(g, n=n)
     elif regime == "accumulate":

@@ -1,5 +1,19 @@
 """mcloop: self-consuming generative loops in JAX.
 
+make_loop      a loop from a model, a regime and a corrector
+scan           one loop, compiled
+sweep          a grid of closed-form loops and seeds, as an xarray.Dataset
+train          the same for networks, with a checkpoint for every generation
+plot           a measure of such a Dataset by generation, theory dashed
+certify        the exact rate at which a loop forgets a perturbation
+boundary       where on an axis a loop becomes unstable, by simulation
+plan           how much synthetic data is safe
+validate       every law against its simulation
+regimes, correctors, exact      what loops are made of
+InputError     what is raised where an argument cannot be used
+
+`help(mcloop.sweep)` says more of each; `mcloop list` at the shell shows the experiments.
+
 Glossary
     loop          a model that is trained, generation after generation, on data that it generated itself
     generation    one round of it: sample, correct, pool, fit; generation 1 is the fit on real data
@@ -28,6 +42,7 @@ if TYPE_CHECKING:
     from mcloop.drivers.train import train
     from mcloop.loop import make_loop
     from mcloop.planner.plan import plan
+    from mcloop.report.plot import plot
     from mcloop.validation.validate import validate
 
 __all__ = [
@@ -38,6 +53,7 @@ __all__ = [
     "exact",
     "make_loop",
     "plan",
+    "plot",
     "regimes",
     "scan",
     "sweep",
@@ -50,6 +66,7 @@ _WHERE = {
     "certify": "mcloop.certificates.verdict",
     "make_loop": "mcloop.loop",
     "plan": "mcloop.planner.plan",
+    "plot": "mcloop.report.plot",
     "scan": "mcloop.drivers.scan",
     "sweep": "mcloop.drivers.sweep",
     "train": "mcloop.drivers.train",
@@ -59,8 +76,18 @@ _WHERE = {
 
 def __getattr__(name: str) -> Any:
     # imported on first use: `mcloop --help` must not wait for JAX
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("mcloop")
+    if name == "plots":  # a module of `report`, which is where one looks for it
+        return import_module("mcloop.report.plots")
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     if name in __all__:
         return import_module(f"mcloop.{name}")
     raise AttributeError(f"module 'mcloop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "plots"})

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import tempfile
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,27 +19,45 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from mcloop.errors import InputError
 
 app = tyro.extras.SubcommandApp()
+_DESCRIPTION = "Self-consuming generative loops; `mcloop --version` says which mcloop this is."
 
 
 @app.command(name="list")
-def list_configs(match: Positional[str] = "") -> None:
-    """Show the experiments: name, paper, claim, and the minutes that each size takes on 2 cores.
+def list_configs(match: Positional[str] = "", *, verbose: Annotated[bool, arg(aliases=["-v"])] = False) -> None:
+    """Show the experiments, a line each.
 
     Args:
         match: only names that contain this.
+        verbose: also the paper, the claim, and the minutes that each size takes (tiny only shows that it runs).
     """
-    from rich.console import Console
-    from rich.table import Table
+    from mcloop.experiment.shown import list_all
 
-    from mcloop.experiment.config import captions
+    list_all(match, verbose)
 
-    table = Table("name", "paper", "claim", "minutes: tiny / small / paper", show_lines=True)
-    for c in captions():
-        if match in c.name:
-            times = " / ".join(f"{c.minutes[s]:g}" if s in c.minutes else "-" for s in ("tiny", "small", "paper"))
-            table.add_row(c.name, c.paper, c.claim, times)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
+
+@app.command
+def show(name: Positional[str]) -> None:
+    """Everything that an experiment says of itself: its axes with meaning and default, sizes, minutes, what --data takes.
+
+    Args:
+        name: a name from `mcloop list`, or a config file.
+    """
+    from mcloop.experiment.shown import tell
+
+    tell(name)
+
+
+@app.command
+def copy(name: Positional[str], to: Positional[Path]) -> None:
+    """Copy an experiment's config, to change it and run the copy.
+
+    Args:
+        name: a name from `mcloop list`, or a config file.
+        to: the new file, such as my.py.
+    """
+    from mcloop.experiment.shown import copy_to
+
+    print(copy_to(name, to))
 
 
 @app.command
@@ -57,7 +80,7 @@ def run(
 
     Args:
         name: a name from `mcloop list`, or a config file.
-        size: tiny, small or paper.
+        size: tiny (does it run? networks learn nothing there), small or paper.
         out: the run's folder; default runs/NAME-SIZE.
         seeds: replicas of every cell.
         generations: fits; generation 1 is the fit on real data.
@@ -75,6 +98,8 @@ def run(
     from mcloop.experiment import config as ex
 
     if data_dir is not None:
+        if not _there(data_dir):
+            raise InputError(f"--data-dir must be a folder that exists, not {str(data_dir)!r}.")
         os.environ["MCLOOP_DATA"] = str(data_dir)
     known = ex.find(name)
     overrides = dict(_axis(text) for text in set_)
@@ -94,15 +119,16 @@ def run(
 
 
 @app.command
-def plot(folder: Positional[Path]) -> None:
+def plot(folder: Positional[Path], *, config: str | None = None) -> None:
     """Draw the figures and the report of a finished run again.
 
     Args:
         folder: a run's folder.
+        config: a file or a name to use in place of the config that the run was made with, such as the same one, mended.
     """
     from mcloop.experiment.pipeline import draw_again
 
-    print(draw_again(folder))
+    print(draw_again(folder, config))
 
 
 @app.command
@@ -212,7 +238,7 @@ def certify(
 
     Args:
         target: a name from `mcloop list`, a config file, or a run's folder.
-        size: tiny, small or paper; a folder knows its own.
+        size: tiny (does it run?), small or paper; a folder knows its own.
         set_: replace an axis of the grid, such as --set lam=0.5,1,2; may be repeated.
         damping: a ridge in every refit, in units of the loss's Hessian, for networks whose Hessian is not positive.
         generations: of the two copies that are run where nothing can be differentiated.
@@ -226,50 +252,118 @@ def certify(
 
 def _one(text: str) -> tuple[str, float | int | str]:
     """("lam", 0.5) from "lam=0.5"."""
-    name, values = _axis(text)
-    if len(values) != 1:
+    name, value = _axis(text)
+    if "," in value:
         raise InputError(f"--set must give one value to a symbol, such as lam=0.5, not {text!r}.")
-    return name, values[0]
-
-
-def _axis(text: str) -> tuple[str, list[float | int | str]]:
-    """("lam", [0.5, 1]) from "lam=0.5,1"."""
-    name, equals, values = text.partition("=")
-    found = [v.strip() for v in values.split(",") if v.strip()]
-    if not equals or not name.strip() or not found:
-        raise InputError(f"--set must look like lam=0.5,1,2, not {text!r}.")
-    return name.strip(), [_number(v) for v in found]
-
-
-def _number(text: str) -> float | int | str:
     for kind in (int, float):
         try:
-            return kind(text)
+            return name, kind(value)
         except ValueError:
             continue
-    return text
+    return name, value
+
+
+def _axis(text: str) -> tuple[str, str]:
+    """("lam", "0.5,1") from "lam=0.5,1"; what the values are depends on the axis."""
+    name, equals, values = text.partition("=")
+    if not equals or not name.strip() or not values.replace(",", "").strip():
+        raise InputError(f"--set must look like lam=0.5,1,2, not {text!r}.")
+    return name.strip(), values.strip()
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no name for a file at all
+        return False
+
+
+class _Ended(BaseException):
+    """The system asks this process to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind like Ctrl-C, so that a run's folder is left as one that was interrupted."""
+
+    def end(number, _):
+        raise _Ended(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one of them
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point: exit code 0, 1 (a law failed), 2 (bad input, one sentence) or 130 (Ctrl-C)."""
+    """Entry point: exit code 0, 1 (a law failed), 2 (bad input, one sentence), 70 (a fault), 128 + the signal that ended it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # output never dies of its own letters
+    _find_home()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-        _guarded(args)
+        with _ending():
+            _guarded(sys.argv[1:] if args is None else args)
 
 
-def _guarded(args: list[str] | None) -> None:
+def _find_home() -> None:
+    """Matplotlib wants a home for its fonts, which not every machine has."""
     try:
-        app.cli(prog="mcloop", description="Self-consuming generative loops.", config=(OmitArgPrefixes,), args=args)
+        Path.home()
+    except RuntimeError:
+        os.environ.setdefault("MPLCONFIGDIR", os.path.join(tempfile.gettempdir(), "mcloop-matplotlib"))
+
+
+def _guarded(args: list[str]) -> None:
+    kept = "all that was finished is kept, and the same command goes on from there."
+    try:
+        if args == ["--version"]:
+            from importlib import metadata
+
+            return print(f"mcloop {metadata.version('mcloop')}")
+        app.cli(prog="mcloop", description=_DESCRIPTION, config=(OmitArgPrefixes,), args=args)
     except InputError as error:
         print(f"mcloop: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("mcloop: interrupted; all that was finished is kept, and the same command goes on from there.", file=sys.stderr)
+        print(f"mcloop: interrupted; {kept}", file=sys.stderr)
         raise SystemExit(130) from None
+    except _Ended as error:
+        print(f"mcloop: ended by {signal.Signals(error.number).name}; {kept}", file=sys.stderr)
+        raise SystemExit(128 + error.number) from None
     except BrokenPipeError:
         # the reader of our output has left (mcloop list | head): not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except Exception as error:
+        print(f"mcloop: {_fault(error)}", file=sys.stderr)
+        raise SystemExit(70) from None
+
+
+def _fault(error: Exception) -> str:
+    """A sentence on an error that nobody foresaw, and where its traceback is."""
+    import traceback
+
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="mcloop-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+        return f"a fault of mcloop or of the config ({what}); its traceback is in {file.name}, and what was finished is kept."
+    except OSError:
+        return f"a fault of mcloop or of the config ({what}); what was finished is kept."
 
 
 if __name__ == "__main__":

@@ -2,73 +2,116 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 Tell = Callable[..., None]
+
+EVERY = 60.0  # seconds between two lines of a log file
 
 
 class Bar:
     """One line on standard error: which loop, which generation, which stage, and the time left.
 
+    On a terminal it is a bar; in a log file it is a line for every generation that ends, and a line a minute in between.
+
     Args:
-        total: generations of all loops together.
+        total: generations (or cells) of all loops together; None while that is not known yet.
     """
 
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self._console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[stage]}"))
-        self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=self._console, transient=True)
-        self._task = self._bar.add_task("generations", total=total, stage="", left="")
+    def __init__(self, total: int | None) -> None:
         self._total, self._done, self._computed, self._began = total, 0, 0, time.monotonic()
-        self._where = ""
+        self._where, self._stage, self._said = "", "preparing", time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        self._end = threading.Event()
 
     def __enter__(self) -> Bar:
-        self._bar.start()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[stage]}"))
+            left = TextColumn("{task.fields[left]}")
+            self._bar = Progress(*columns, left, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("", total=self._total, stage=self._stage, left="")
+            self._bar.start()
+        else:
+            threading.Thread(target=self._tick, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._end.set()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def expect(self, total: int) -> None:
+        """Says how many generations (or cells) there are in all."""
+        self._total, self._done, self._computed, self._began = total, 0, 0, time.monotonic()
+        self._show(total=total, completed=0)
 
     def at(self, where: str) -> None:
         """Says which loop and generation the next stages belong to."""
         self._where = where
-        self._bar.update(self._task, description=where)
+        self._show(description=where)
+        if not self._computed:
+            self.stage("compiling")
 
-    def stage(self, name: str, done: float, total: float, **seen: float) -> None:
+    def stage(self, name: str, done: float = 0, total: float = 0, **seen: float) -> None:
         """Shows a stage of the generation under way."""
         words = "".join(f", {k} {v:.4g}" for k, v in seen.items())
-        self._bar.update(self._task, stage=f"{name} {done:.0f}/{total:.0f}{words}")
+        self._stage = f"{name} {done:.0f}/{total:.0f}{words}" if total else f"{name}{words}"
+        self._show(stage=self._stage)
 
-    def advance(self, seconds: float | None) -> None:
-        """One generation more is done; `seconds` None where it had been computed before."""
-        self._done += 1
-        self._computed += seconds is not None
-        left = ""
-        if self._computed:
-            each = (time.monotonic() - self._began) / self._computed
-            left = f"about {_time(each * (self._total - self._done))} left"
-        self._bar.update(self._task, advance=1, left=left)
-        if seconds is not None and not self._console.is_terminal:
-            # a log file gets a line a generation in place of a bar
-            self._console.print(
-                f"{self._where}: {seconds:.1f} s, {self._done} of {self._total} done, {left}", highlight=False, soft_wrap=True
-            )
+    def advance(self, seconds: float | None, count: int = 1) -> None:
+        """So many generations (or cells) more are done; `seconds` None where they had been computed before."""
+        self._done += count
+        self._computed += count if seconds is not None else 0
+        self._show(advance=count, left=self._left())
+        if seconds is not None and self._bar is None and self._where:
+            self._say(f"{self._where}: {seconds:.1f} s, {self._so_far()}")
+
+    def _show(self, **fields: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, **fields)
+
+    def _left(self) -> str:
+        if not self._computed or self._total is None or self._done >= self._total:
+            return ""
+        each = (time.monotonic() - self._began) / self._computed
+        return f"about {_time(each * (self._total - self._done))} left"
+
+    def _so_far(self) -> str:
+        return ", ".join(part for part in (f"{self._done} of {self._total} done" if self._total else "", self._left()) if part)
+
+    def _say(self, line: str) -> None:
+        self._said = time.monotonic()
+        print(line, file=sys.stderr, flush=True)
+
+    def _tick(self) -> None:
+        while not self._end.wait(EVERY / 20):
+            if time.monotonic() - self._said >= EVERY:
+                self._say(", ".join(part for part in (self._where, self._stage, self._so_far()) if part))
 
 
 _listener: ContextVar[Bar | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def listening(total: int, show: bool) -> Iterator[Bar | None]:
-    """Shows a bar while the block runs, if asked for."""
+def listening(total: int | None, show: bool) -> Iterator[Bar | None]:
+    """Shows a bar while the block runs, if asked for; inside another one it is that one, which learns the total."""
     if not show:
         yield None
+        return
+    if (bar := _listener.get()) is not None:
+        if total is not None:
+            bar.expect(total)
+        yield bar
         return
     with Bar(total) as bar:
         token = _listener.set(bar)
@@ -79,8 +122,8 @@ def listening(total: int, show: bool) -> Iterator[Bar | None]:
 
 
 @contextmanager
-def stage(name: str, total: float) -> Iterator[Tell]:
-    """A stage of a generation: the block calls `tell(done, **seen)` as it goes."""
+def stage(name: str, total: float = 0) -> Iterator[Tell]:
+    """A stage of a generation: the block calls `tell(done, **seen)` as it goes; without a total it is only named."""
     bar = _listener.get()
 
     def tell(done: float, **seen: float) -> None:

@@ -48,7 +48,7 @@ def refused(capsys, *arguments) -> str:
         (["run", "quickstart", "--set", "n=ten"], "axis 'n' must be numbers, not 'ten'"),
         (["run", "quickstart", "--set", "regime=rplace"], "axis 'regime' must be among replace, accumulate"),
         (["run", "beyond/lam_gamma_map", "--set", "lam=-1"], "lam must be a number >= 0, not -1"),
-        (["run", "beyond/lam_gamma_map", "--set", "lam=nan"], "lam must be a number >= 0, not nan"),
+        (["run", "beyond/lam_gamma_map", "--set", "lam=nan"], "lam must be a number, not nan"),
         (["run", "beyond/lam_gamma_map", "--set", "gamma=-0.5"], "gamma must be a number >= 0, not -0.5"),
         (["run", "gerstgrasser/linear_regression", "--set", "n=10"], "n must be larger than d"),
         (["run", "quickstart", "--data", "x.csv"], "beyond/real_table takes a table"),

@@ -32,15 +32,15 @@ def make(lam, s, n=10**6):
     return growth_twins(loop(lam, s, n), variance_gap)
 
 
-def law(g, lam, s, n=10**6):
+def law(g, lam, s):
     """What a change of the fitted variance is multiplied by a generation, lam s^2/(1 + lam)."""
     return {"log_growth": np.full(np.shape(g), np.log(lam * s**2 / (1 + lam)))}
 
 
 def annotate(ds, options):
     """The boundary of every spread, found by the sequential test: it knows neither the law nor the sweep."""
-    n = options.get("n", 10**6)
-    found = [boundary(partial(loop, n=n), "lam", RANGE, fixed={"s": float(s)}, seed=ds.attrs["seed"]) for s in ds["s"].values]
+    at, seed = partial(loop, n=options["n"]), ds.attrs["seed"]
+    found = [boundary(at, "lam", RANGE, fixed={"s": float(s)}, seed=seed) for s in ds["s"].values]
     words = [f"s = {s:g}: {b.words}" for s, b in zip(ds["s"].values, found, strict=True)]
     places = {name: ("s", np.array([getattr(b, name) for b in found])) for name in ("value", "low", "high")}
     return ds.assign({f"boundary_{name}": x for name, x in places.items()}).assign_attrs(boundary=words)

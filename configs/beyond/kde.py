@@ -17,7 +17,7 @@ def make(regime, bandwidth, n=50):
     return make_loop(exact.kde(d=1, n=n, bandwidth=bandwidth), REGIMES[regime][0])
 
 
-def law(g, regime, bandwidth, n=50):
+def law(g, regime, bandwidth):
     return {"second_moment": laws.LAWS[REGIMES[regime][1]].value(g, h=bandwidth)}
 
 

@@ -48,6 +48,7 @@ class Real(NamedTuple):
 
 
 def load(path):
+    """A table (CSV, Parquet or NPY; the last numeric column is the regression's target); without one digits and diabetes."""
     tables = [load_table(path)] * 2 if path else [default_table("digits"), default_table("diabetes")]
     density, labelled = tables
     rows, _, _ = standardise(density.values)

@@ -11,14 +11,12 @@ Expected: at size small, from 39.8 nats a story at the first fit to 110.8 (repla
     says .70, .59 and .53: no story is one that the grammar can say, and they mention several things each
 """
 
-from functools import cache
-
 import optax
 
 from mcloop import make_loop, regimes
 from mcloop.correctors import curation
 from mcloop.data.grammar import story_grammar
-from mcloop.experiment import Experiment, Size
+from mcloop.experiment import Experiment, Size, chosen, once
 from mcloop.laws import unsaid
 from mcloop.models.training import Budget, cosine, training
 from mcloop.nets.transformer import Shape
@@ -43,7 +41,7 @@ def make(arm, count=2000, things=300, **options):
     return make_loop(made.model, REGIMES["replace"], curation.best_of(4, judge))
 
 
-@cache
+@once
 def family(count, things, layers=4, width=256, heads=4, steps=4000, batch=32, rate=1e-3, held_out=500, chunk=250):
     """A GPT-2 that learns every token of a story, for as many steps in every generation, however many stories there are."""
     grammar = story_grammar(things)
@@ -56,7 +54,7 @@ def family(count, things, layers=4, width=256, heads=4, steps=4000, batch=32, ra
     return story_model(data, shape, spec, grammar=grammar, inclusive=False, samples=count, chunk=min(chunk, count))
 
 
-def law(g, arm, count=2000, things=300):
+def law(g, arm, count, things):
     """The share of things that are lacking from as many stories as there are real ones, if a model told of each as often as
     its training stories do (derived in `laws.unsaid`); a network need not.
     """
@@ -64,8 +62,7 @@ def law(g, arm, count=2000, things=300):
 
 
 def annotate(ds, options):
-    known = {name: value for name, value in options.items() if name not in ("count", "things")}
-    return family(int(ds["count"][0]), int(ds["things"][0]), **known).panel.annotate(ds)
+    return family(**chosen(options, family)).panel.annotate(ds)
 
 
 experiment = Experiment(
@@ -90,5 +87,6 @@ experiment = Experiment(
     law=law,
     worse="up",
     neural=True,
+    family=family,
     annotate=annotate,
 )

@@ -29,7 +29,7 @@ def _words(k, zipf):
     return p / p.sum()
 
 
-def law(g, regime, k=1000, n=10000, zipf=1.0):
+def law(g, regime, k, n, zipf):
     p = _words(int(k), zipf)
     start = 1 - (p**2).sum()
     if regime == "replace":

@@ -17,7 +17,7 @@ def make(regime, d, n, noise=1.0):
     return make_loop(exact.linear_regression(d=d, n=n, noise=noise), REGIMES[regime][0])
 
 
-def law(g, regime, d, n, noise=1.0):
+def law(g, regime, d, n, noise):
     if n < d + 2:  # the error has no mean
         return {}
     return {"test_error": laws.LAWS[REGIMES[regime][1]].value(g, T=int(n), d=int(d), sigma2=noise**2)}

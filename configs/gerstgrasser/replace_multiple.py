@@ -22,7 +22,7 @@ def make(regime, n=20, d=1):
     return make_loop(exact.gaussian(d=d, n=n), REGIMES[regime])
 
 
-def law(g, regime, n=20, d=1):
+def law(g, regime, n, d):
     if regime in LAW:
         spread, mean = (laws.LAWS[i].value(g, n=n) for i in LAW[regime])
         return {"trace_ratio": spread, "mean_sq_error": d * mean}

@@ -34,7 +34,7 @@ STUDY = study(GPT2_9M, PUBLISHED, SMALL)
 def make(ablation, arm, table=None, epochs=1.0, **options):
     changed = dict(ABLATIONS[ablation])
     times = changed.pop("times", 1)  # epochs, as a multiple of the study's
-    return STUDY.make(arm, epochs=times * epochs, table=table, **options, **changed)
+    return STUDY.make(arm, table=table, **{**options, "epochs": times * epochs, **changed})
 
 
 experiment = STUDY._replace(

@@ -15,9 +15,9 @@ def make(gamma, n=50, lam=0.5):
     return gillman_toy(gamma, n=n, lam=lam)
 
 
-def notes(ds):
-    lam = float(ds["effective_lam"].isel(generation=-1).mean())
-    said = [f"the effective synthetic : real ratio is {lam:.3g} at the last generation, for a nominal .5."]
+def notes(ds, lam):
+    pooled = float(ds["effective_lam"].isel(generation=-1).mean())
+    said = [f"the effective synthetic : real ratio is {pooled:.3g} at the last generation, for a nominal {lam:g}."]
     steps = [s for s in (50, 100, 500) if s < ds.sizes["generation"]]
     for gamma in ds["gamma"].values if steps else ():
         part = ds["w2"].sel(gamma=gamma)

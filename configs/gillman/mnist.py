@@ -180,4 +180,5 @@ experiment = Experiment(
     worse="up",
     neural=True,
     annotate=annotate,
+    family=family,
 )

@@ -165,7 +165,7 @@ def draw_map(ds, x: str, y: str, rate: Callable | None = None, words: str = "the
     contours = None if rate is None else (words, rate)
     figure = plots.phase_map(shown, "growth", x, y, title, contours=contours)
     level, ax = ds["growth"].transpose(y, x).values, figure.axes[0]
-    if level.min() < 1 < level.max():
+    if min(level.shape) > 1 and level.min() < 1 < level.max():
         # below theory's dashes, which it should coincide with
         ax.contour(np.arange(ds.sizes[x]), np.arange(ds.sizes[y]), level, levels=[1.0], colors="white", linewidths=4, zorder=1)
         ax.plot([], [], color="0.8", linewidth=4, label="measured: growth 1")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mcloop.errors import InputError
+from mcloop.storage.places import user_home
 
 NAMES = ("mnist", "fashion_mnist", "digits")
 _TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
@@ -241,7 +242,7 @@ def _prepared(name) -> tuple[Images | None, tuple[str, ...]]:
     Only the folder is looked at before the (slow) import, and the builder is made from that folder: one made from the
     name might try the network.
     """
-    home = Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets") / name
+    home = Path(os.environ.get("TFDS_DATA_DIR") or user_home() / "tensorflow_datasets") / name
     if not home.is_dir():
         return None, ()
     versions = [path.parent for path in home.glob("*/dataset_info.json")]

@@ -15,6 +15,7 @@ from mcloop.data.records import field, holds_records, left_out, read_records
 from mcloop.data.tokens import END
 from mcloop.errors import InputError
 from mcloop.storage.chunks import one_line, show
+from mcloop.storage.places import user_home
 
 _END = re.compile(re.escape(END.encode()))
 _BLANK = re.compile(rb"\n[ \t\r]*\n")
@@ -151,7 +152,7 @@ def _from_tfds(name: str) -> Found:
     Raises:
         InputError: it is not prepared, cannot be read, or has no column of text.
     """
-    home = Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    home = Path(os.environ.get("TFDS_DATA_DIR") or user_home() / "tensorflow_datasets")
     versions = [path.parent for path in (home / name).glob("*/dataset_info.json")]
     missing = InputError(
         f"TensorFlow Datasets has not prepared {name!r} in {show(home)}: prepare it there, or set TFDS_DATA_DIR (NAME/CONFIG "

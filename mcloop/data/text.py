@@ -20,6 +20,7 @@ from mcloop.data.story_files import find, published
 from mcloop.data.tokens import Tokenizer
 from mcloop.errors import InputError
 from mcloop.storage.chunks import FULL, one_line, show, write_atomically
+from mcloop.storage.places import cache_folder
 from mcloop.storage.sealed import seal
 
 _VERSION = 1  # of the packing below: another one makes kept corpora strangers
@@ -167,7 +168,7 @@ def corpus(
             _enough(text, part, len(stories), length, wanted)
     settings = (_VERSION, tokenizer.digest, int(length), packing, *(wanted and int(wanted) for _, wanted in parts.values()))
     name = f"corpus-{re.sub('[^A-Za-z0-9_-]+', '-', text.name)[:40]}-{_digest(text, settings)}"
-    home = Path(cache or os.environ.get("MCLOOP_CACHE") or Path.home() / ".cache" / "mcloop")
+    home = cache_folder(cache)
     known, files = home / f"{name}.json", {part: home / f"{name}.{part}.npy" for part in parts}
     record = recorded(known, files.__getitem__)
     if record is None:

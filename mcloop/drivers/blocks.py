@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from mcloop import random, results
 from mcloop.drivers import reduce as reductions
 from mcloop.drivers.scan import trajectory
+from mcloop.progress import listening
 from mcloop.storage.chunks import ChunkStore
 from mcloop.storage.identity import describe, digest, numerics
 from mcloop.types import Loop
@@ -121,15 +122,19 @@ def run_plans(plans: list[Plan], folder, progress: bool, settings: Any = None) -
     store = None if folder is None else ChunkStore(folder)
     if store is not None:
         store.belong({**settings, **loops_of(plans)})
-    with _progress(progress) as bar:
-        task = bar.add_task("cells", total=sum(p.points * p.seeds for p in plans)) if bar else None
-        jobs = [_Job(plan, i, store, lambda cells: bar.advance(task, cells) if bar else None) for i, plan in enumerate(plans)]
+    with listening(sum(p.points * p.seeds for p in plans), progress) as bar:
+        if bar is not None:
+            bar.stage("compiling")
+        jobs = [_Job(plan, i, store, lambda cells: bar.advance(0.0, cells) if bar else None) for i, plan in enumerate(plans)]
         # programs are compiled side by side, and ahead of their turn
         with _pool(os.cpu_count() or 1) as compiler:
             calls = [compiler.submit(_compile, job.plan) if job.todo else None for job in jobs]
             for job, call in zip(jobs, calls, strict=True):
                 if call is not None:
-                    job.run(call.result())
+                    compiled = call.result()
+                    if bar is not None:
+                        bar.stage("loops of all seeds")
+                    job.run(compiled)
     return [job.collected.values for job in jobs]
 
 
@@ -228,12 +233,3 @@ def _fingerprint(plan: Plan) -> str:
         "real": plan.real,
     }
     return digest(describe(named))
-
-
-def _progress(show: bool):
-    if not show:
-        return nullcontext(None)
-    from rich.console import Console
-    from rich.progress import Progress
-
-    return Progress(console=Console(stderr=True), transient=True)

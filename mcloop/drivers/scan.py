@@ -86,6 +86,9 @@ def scan(loop: Loop, key: jax.Array, real=None, generations: int = 100) -> tuple
         The final State, and a dict of arrays (generations, *key.shape), one for every variable.
     """
     check_generations(generations)
+    generations = int(generations)
+    if not isinstance(loop, Loop):
+        raise InputError(f"loop must be a mcloop Loop, which make_loop returns, not {type(loop).__name__}.")
     key = random.as_key(key)
     fixed = _Constant(loop, (loop.init, loop.generation, loop.measure))
     truth, data = (real, None) if real is None or hasattr(real, "_fields") else (None, _Constant(real, _digest(real)))
@@ -126,7 +129,9 @@ def _digest(real):
 
 
 def check_generations(generations) -> None:
-    """Raise InputError unless it is a whole number >= 1, in a process that can compute."""
+    """Raise InputError unless it is a whole number from 1 to 2^31 - 1, in a process that can compute."""
     not_forked()
-    if isinstance(generations, bool) or not isinstance(generations, int) or generations < 1:
-        raise InputError(f"generations must be a whole number >= 1, not {generations!r}.")
+    number = isinstance(generations, int | np.integer) and not isinstance(generations, bool)
+    if not number or not 1 <= generations < 2**31:
+        below = ", below 2^31" if number and generations > 1 else ""
+        raise InputError(f"generations must be a whole number >= 1{below}, not {generations!r}.")

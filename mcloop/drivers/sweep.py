@@ -50,8 +50,9 @@ def sweep(
 
     Args:
         make: keyword arguments, one for each axis -> Loop. Called inside the compiled program: numbers arrive traced.
-        grid: axis -> values. Numbers are traced (one compilation for all of them), but for the axes named in `static`;
-            those and anything that is not a number are compiled one value at a time.
+        grid: axis -> values. Numbers are traced (one compilation for all of them), but for the axes named in `static` and
+            those that shape the program (a width, a number of samples), which are found by tracing; those and anything that
+            is not a number are compiled one value at a time.
         seeds: replicas of every cell.
         generations: fits; generation 1 is the fit on real data.
         real: what every loop starts from (see `make_loop`).
@@ -73,6 +74,7 @@ def sweep(
     """
     check_generations(generations)
     check_seeds(seeds, seed)
+    seeds, generations, seed = int(seeds), int(generations), int(seed)
     if block is not None and min(block) < 1:
         raise InputError(f"block must be (grid points, seeds), both >= 1, not {block}.")
     variables = (variables,) if isinstance(variables, str) else variables
@@ -81,6 +83,9 @@ def sweep(
     statistics = () if reduce is None else reductions.check_statistics(reduce)
     fixed_axes = {n: v for n, v in axes.items() if n in static or not all(is_number(x) for x in v)}
     traced_axes = {n: v for n, v in axes.items() if n not in fixed_axes}
+    if shapes := _shaping(make, fixed_axes, traced_axes, real, generations):
+        fixed_axes = {n: v for n, v in axes.items() if n in fixed_axes or n in shapes}
+        traced_axes = {n: v for n, v in traced_axes.items() if n not in shapes}
     mesh = list(itertools.product(*traced_axes.values()))
     flat = {n: np.asarray([p[i] for p in mesh], np.float32) for i, n in enumerate(traced_axes)}
 
@@ -116,7 +121,7 @@ def sweep(
 
 def check_seeds(seeds, seed) -> None:
     """Raise InputError unless `seeds` is a whole number >= 1 and `seed` one that names random numbers of its own."""
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+    if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer) or seeds < 1:
         raise InputError(f"seeds must be a whole number >= 1, not {seeds!r}.")
     check_seed(seed)
 
@@ -152,6 +157,45 @@ def check_axes(make, axes) -> None:
             raise InputError(f"grid must have an axis {name!r}, which this loop needs; it has {', '.join(axes) or 'none'}.")
 
 
+def shaping(attempt: Callable[[Mapping[str, Any]], Any], traced: Mapping[str, Sequence[Any]]) -> set[str]:
+    """The axes whose numbers shape the program, so that it cannot be traced for all of them at once.
+
+    Args:
+        attempt: values of all axes, some of them abstract -> anything; it fails if one of those must be known.
+        traced: axis -> values.
+    """
+    first = {name: values[0] for name, values in traced.items()}
+    if not traced or _works(attempt, first, tuple(first)):
+        return set()
+    attempt(first)  # what fails with known values too is no matter of tracing: its own error is the one to see
+    return {name for name in first if not _works(attempt, first, (name,))} or set(first)
+
+
+def _works(attempt, values, names) -> bool:
+    try:
+        jax.eval_shape(
+            lambda some: attempt({**values, **some}), {n: jax.ShapeDtypeStruct((), np.dtype(np.float32)) for n in names}
+        )
+    except Exception:  # whatever Python does with a number that is not one
+        return False
+    return True
+
+
+def _shaping(make, fixed_axes, traced_axes, real, generations) -> set[str]:
+    found: set[str] = set()
+    for combination in itertools.product(*fixed_axes.values()):
+        fixed = dict(zip(fixed_axes, combination, strict=True))
+
+        def attempt(values, fixed=fixed):
+            loop = make(**fixed, **values)
+            if not isinstance(loop, Loop):
+                raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
+            return jax.eval_shape(lambda k: _one_step(loop, k, real, generations), jax.random.key(0))
+
+        found |= shaping(attempt, {n: v for n, v in traced_axes.items() if n not in found})
+    return found
+
+
 def _rehearse(make, fixed, traced_axes, real, generations, variables, known: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Build a loop at every value of every axis, so that a bad one is refused before anything runs.
 
@@ -174,7 +218,12 @@ def _rehearse(make, fixed, traced_axes, real, generations, variables, known: boo
         for point in itertools.product(*traced_axes.values()):
             loop = make(**fixed, **dict(zip(traced_axes, point, strict=True)))
             check_room(loop.model, loop.regime, generations)
-    kept = tuple(info) if variables is None else tuple(v for v in variables if v in info)
+    numbers = [v for v in info if not info[v].shape]
+    if pictured := [v for v in variables or () if v in info and v not in numbers]:
+        raise InputError(
+            f"variables must be numbers, and {pictured[0]!r} has the shape {info[pictured[0]].shape}; `train` keeps it."
+        )
+    kept = tuple(numbers) if variables is None else tuple(v for v in variables if v in info)
     if not kept:
         raise InputError(f"variables must name some of {', '.join(info)}, not {list(variables or ())}.")
     return kept, cells_of(loops) if known else {}

@@ -19,7 +19,7 @@ from mcloop import random
 from mcloop.drivers.gather import assemble
 from mcloop.drivers.identity import cells_of, label
 from mcloop.drivers.scan import check_generations, first_generation
-from mcloop.drivers.sweep import check_axes, check_seeds, is_number, read_axis
+from mcloop.drivers.sweep import check_axes, check_seeds, is_number, read_axis, shaping
 from mcloop.drivers.unit import Codec, Info, Unit, arrays_codec, shards_codec
 from mcloop.errors import InputError
 from mcloop.loop import check_room
@@ -107,6 +107,7 @@ def _lay_out(make, grid, seeds: int, generations: int, seed: int, folder: Path):
     """Axes, cells, their loops, and the plans that compute them; refuses what cannot be run."""
     check_generations(generations)
     check_seeds(seeds, seed)
+    seeds, generations, seed = int(seeds), int(generations), int(seed)
     axes = {name: read_axis(name, values) for name, values in dict(grid or {}).items()}
     check_axes(make, axes)
     cells = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
@@ -178,16 +179,34 @@ def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, gen
 
 
 def _compiled(make, cells: list[tuple[int, dict[str, Any], Loop]], keys, common, generations: int) -> list[Plan]:
-    """One plan for each combination of the axes that are not numbers."""
+    """One plan for each combination of the axes that are not numbers, or whose numbers shape the program."""
     groups: dict[tuple, list[tuple[int, dict[str, Any], Loop]]] = {}
     for one in cells:
         groups.setdefault(tuple((k, v) for k, v in one[1].items() if not is_number(v)), []).append(one)
     plans = []
     for fixed, members in groups.items():
-        loops = cells_of([(cell, loop) for _, cell, loop in members])
-        places = [(place, cell) for place, cell, _ in members]
-        plans.append(_program(make, dict(fixed), places, keys, {**common, **loops}, generations))
+        try:
+            plans.append(_group(make, fixed, members, keys, common, generations))
+        except Exception:  # a number that cannot be traced; what fails for another reason fails again below
+            traced = {k: [cell[k] for _, cell, _ in members] for k in members[0][1] if k not in dict(fixed)}
+            shapes = shaping(lambda v, f=fixed: _began(make(**dict(f), **v), keys[0], generations), traced)
+            if not shapes:
+                raise
+            again: dict[tuple, list[tuple[int, dict[str, Any], Loop]]] = {}
+            for one in members:
+                again.setdefault(fixed + tuple((k, one[1][k]) for k in shapes), []).append(one)
+            plans += [_group(make, key, group, keys, common, generations) for key, group in again.items()]
     return plans
+
+
+def _group(make, fixed: tuple, members: list[tuple[int, dict[str, Any], Loop]], keys, common, generations: int) -> Plan:
+    loops = cells_of([(cell, loop) for _, cell, loop in members])
+    places = [(place, cell) for place, cell, _ in members]
+    return _program(make, dict(fixed), places, keys, {**common, **loops}, generations)
+
+
+def _began(loop: Loop, key, generations: int):
+    return first_generation(loop, key, None, generations, lambda s: loop.generation(key, s))
 
 
 def _program(make, fixed: dict[str, Any], members, keys, common, generations: int) -> Plan:
@@ -202,8 +221,7 @@ def _program(make, fixed: dict[str, Any], members, keys, common, generations: in
     flat, where = jax.device_put((flat, where), across)
 
     def begin(key, where, cell):
-        loop = make(**fixed, **cell)
-        return first_generation(loop, key, None, generations, lambda s: loop.generation(key, s))
+        return _began(make(**fixed, **cell), key, generations)
 
     def advance(key, where, cell, state):
         return make(**fixed, **cell).generation(key, state)

@@ -122,9 +122,12 @@ class Unit:
             warnings.warn(f"In {show(self.folder)} {', '.join(walked)} is damaged: the loop {what}", stacklevel=4)
 
     def _log(self, t: int, info: Info) -> None:
-        """Appends the scalars to metrics.jsonl, for whoever follows a run; the checked copy is in `seen`."""
+        """Appends the scalars to metrics.jsonl, for whoever follows a run; the checked copy is in `seen`.
+
+        A hosted loop has a number a measure, a compiled grid a list of one list a seed, of one number a cell.
+        """
         path = self.folder / "metrics.jsonl"
-        row = {"generation": t, **{k: v.tolist() for k, v in info.items() if v.ndim == 0}}
+        row = {"generation": t, **{k: _plain(v.tolist()) for k, v in info.items() if v.ndim in (0, 2) and v.dtype != np.uint8}}
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         except OSError as error:
@@ -148,6 +151,13 @@ def _sheets(folder: Path, t: int, info: Info) -> None:
         buffer = io.BytesIO()
         Image.fromarray(sheet).save(buffer, format="PNG")
         save(folder / f"{name}-{t:04d}.png", buffer.getvalue(), kept=_KEPT)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as JSON holds them: what is not finite is null."""
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value if np.isfinite(value) else None
 
 
 def _generation(line: str) -> float:

@@ -12,12 +12,15 @@ from mcloop import random
 from mcloop.certificates.verdict import Verdict, certify, check_request
 from mcloop.checks import check_seed
 from mcloop.drivers.train import last_states
-from mcloop.experiment.config import check_size, find, load, settings_of, settle
+from mcloop.experiment.arguments import bind
+from mcloop.experiment.config import find, is_file, load, settle
+from mcloop.experiment.origin import of_run
+from mcloop.experiment.simulate import prepared, read_data
 from mcloop.results import named
 
 
 def of_name_or_folder(
-    target: str, size: str, overrides: dict[str, list[Any]], damping: float, generations: int, seed: int, most: int = 12
+    target: str, size: str, overrides: dict[str, str], damping: float, generations: int, seed: int, most: int = 12
 ) -> list[Verdict]:
     """Verdicts on the cells of an experiment, or of a run from the last checkpoints in its folder.
 
@@ -27,28 +30,20 @@ def of_name_or_folder(
     check_request(damping, generations)
     check_seed(seed)
     folder = Path(target)
-    if (folder / "manifest.json").is_file():
-        settings = settings_of(folder)
-        known = find(settings.name)
-        declared = load(known)
-        check_size(folder, declared, settings)
-        settings = settings._replace(grid={**settings.grid, **overrides})
+    if is_file(folder / "manifest.json"):
+        known, declared, settings = of_run(folder)
+        asked = settle(known, declared, settings.size, overrides=overrides).grid
+        settings = settings._replace(grid={**settings.grid, **{axis: asked[axis] for axis in overrides}})
     else:
         known = find(target)
         declared = load(known)
         settings = settle(known, declared, size, 1, None, overrides, seed)
         folder = None
+    declared = bind(declared, settings.size, settings.grid)
     cells = [dict(zip(settings.grid, point, strict=True)) for point in itertools.product(*settings.grid.values())][:most]
     if declared.certify is not None:
         return [Verdict(cell, declared.certify(**cell)) for cell in cells]
-    options = declared.sizes[settings.size].options
-    if declared.load is not None:
-        table = declared.load(Path(settings.data) if settings.data else None)
-        options = {**options, "table": table}
-    fixed = {k: v for k, v in options.items() if k not in settings.grid}
-
-    def make(**cell):
-        return declared.make(**fixed, **cell)
+    make = prepared(declared, settings, read_data(declared, settings))
 
     if folder is not None and declared.neural:
         states = last_states(

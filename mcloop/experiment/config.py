@@ -1,23 +1,22 @@
-"""What a config file declares, how it is found, and how it is run into a folder."""
+"""What a config file declares, how it is found, and what a user may ask of it."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcloop.checks import check_seed, whole
 from mcloop.errors import InputError
+from mcloop.experiment.arguments import arguments, read_values
+from mcloop.storage.chunks import one_line
 from mcloop.storage.manifest import read_settings
 
 if TYPE_CHECKING:
     from mcloop.certificates.certificate import Certificate
-    from mcloop.storage.checkpoints import Keep
 
 SIZES = ("tiny", "small", "paper")
 
@@ -45,19 +44,25 @@ class Experiment(NamedTuple):
         grid: axis -> values.
         sizes: "tiny", "small" and "paper" -> Size.
         measure: the variables to draw and to speak of, the headline first.
-        law: (g, **cell) -> {variable: its expected value at every generation of g}, for the cells that have a law.
+        law: (g, what it names of `make`'s arguments) -> {variable: its expected value at every generation of g}, for the cells
+            that have a law.
         reduce: statistics over seeds in place of the seeds, for large runs.
-        figure: (dataset, experiment) -> {name: matplotlib Figure}; None draws one panel a measure.
-        notes: dataset -> sentences for the report, beyond those that every experiment gets.
+        figure: (dataset, experiment, what it names of `make`'s arguments) -> {name: matplotlib Figure}; None draws one panel a
+            measure.
+        notes: (dataset, what it names of `make`'s arguments) -> sentences for the report, beyond those that every experiment
+            gets. Figure and notes are shown the axes of `grid`; further ones are drawn and said once for every value.
         load: path or None -> the user's data, passed to `make` as `table` (with `source` and `remarks`, words for the report).
         worse: how the headline gets worse: "down" (a variance), "up" (an error), "log" (a log-variance falls), or ""
             where `notes` says all that there is to say.
         neural: whether its loops are networks, which `train` runs with a checkpoint for every generation; otherwise `sweep`.
-        annotate: (dataset, options of the size, and `table` where there is one) -> dataset, with what figures and report need
-            beyond the measures (the real data's picture, a floor, a sentence on the evaluation).
-        certify: one argument an axis -> the cell's certificate, where `make` gives loops of which none can be computed (twins).
+        annotate: (dataset, the value of every argument of `make`, and `table` where there is one) -> dataset, with what figures
+            and report need beyond the measures (the real data's picture, a floor, a sentence on the evaluation).
+        certify: what it names of `make`'s arguments -> the cell's certificate, where `make` gives loops of which none can be
+            computed (twins).
         static: axes whose numbers `make` must know while a program is compiled, one value at a time.
         block: (grid points, seeds) that `sweep` runs at once, where fits need far more room than states show.
+        family: what `make` passes further keywords to, by `**` (a function, or several from one to the next); those that have
+            a default there are axes like its own.
     """
 
     make: Callable[..., Any]
@@ -75,6 +80,7 @@ class Experiment(NamedTuple):
     block: tuple[int, int] | None = None
     static: tuple[str, ...] = ()
     certify: Callable[..., Certificate] | None = None
+    family: Callable[..., Any] | tuple[Callable[..., Any], ...] | None = None
 
 
 class Caption(NamedTuple):
@@ -122,7 +128,7 @@ def find(name: str) -> Caption:
             return known
     path = Path(name)
     if path.suffix == ".py":
-        if not path.is_file():
+        if not is_file(path):
             raise InputError(f"config {name!r} must be a file that exists, or a name that `mcloop list` shows.")
         try:
             return caption(path.stem, path)
@@ -133,6 +139,14 @@ def find(name: str) -> Caption:
     names = [c.name for c in captions()]
     near = difflib.get_close_matches(name, names, 3, 0.4) or [n for n in names if name in n] or names
     raise InputError(f"config {name!r} is not known; did you mean {', '.join(near[:3])}? `mcloop list` shows them all.")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no for what cannot be the name of one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def load(known: Caption) -> Experiment:
@@ -153,8 +167,8 @@ def load(known: Caption) -> Experiment:
         spec.loader.exec_module(module)
     except InputError:
         raise
-    except Exception as error:
-        raise InputError(f"config {str(known.path)!r} fails: {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"config {str(known.path)!r} fails: {type(error).__name__}: {one_line(error)}.") from error
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise InputError(f"config {str(known.path)!r} must define `experiment`, an mcloop.experiment.Experiment.")
@@ -202,7 +216,7 @@ def settle(
     size: str = "small",
     seeds: int | None = None,
     generations: int | None = None,
-    overrides: Mapping[str, Sequence[Any]] | None = None,
+    overrides: Mapping[str, str | Sequence[Any]] | None = None,
     seed: int = 0,
     data: str | None = None,
 ) -> Settings:
@@ -215,65 +229,16 @@ def settle(
         raise InputError(f"size must be one of {', '.join(experiment.sizes)}, not {size!r}.")
     chosen = experiment.sizes[size]
     grid = {k: list(v) for k, v in {**experiment.grid, **chosen.grid}.items()}
-    parameters = inspect.signature(experiment.make).parameters
-    allowed = [name for name, p in parameters.items() if name != "table" and p.kind is not p.VAR_KEYWORD]
+    allowed = arguments(experiment)
     for axis, values in (overrides or {}).items():
         if axis not in allowed:
             raise InputError(f"axis {axis!r} is not one that {known.name} takes; its axes are {', '.join(allowed)}.")
-        grid[axis] = _values(axis, list(values), list(experiment.grid.get(axis, ())))
-    for field, value in (("seeds", seeds), ("generations", generations)):
-        if value is not None and value < (1 if field == "seeds" else 2):
-            raise InputError(f"{field} must be a whole number >= {1 if field == 'seeds' else 2}, not {value}.")
+        grid[axis] = read_values(allowed[axis], values)
+    for field, value, least in (("seeds", seeds, 1), ("generations", generations, 2)):
+        if value is not None and not least <= value < 2**31:
+            raise InputError(f"{field} must be a whole number >= {least}{', below 2^31' if value > 1 else ''}, not {value}.")
     check_seed(seed)
     if data is not None and experiment.load is None:
         others = "beyond/real_table takes a table, and gerstgrasser/tinystories_gpt2_9m a text"
         raise InputError(f"data is not something that {known.name} takes; {others}.")
     return Settings(known.name, size, seeds or chosen.seeds, generations or chosen.generations, seed, grid, data)
-
-
-def _values(axis: str, values: list[Any], offered: list[Any]) -> list[Any]:
-    """The user's values of an axis, if they are of its kind: numbers, or some of the names that the experiment has."""
-    names = [v for v in offered if isinstance(v, str)]
-    for value in values:
-        if names and value not in names:
-            raise InputError(f"axis {axis!r} must be among {', '.join(names)}, not {value!r}.")
-        if not names and isinstance(value, str):
-            raise InputError(f"axis {axis!r} must be numbers, not {value!r}.")
-    return values
-
-
-def simulate(
-    experiment: Experiment, settings: Settings, folder: Path, progress: bool = False, keep: Keep | None = None, identify=None
-):
-    """Run the loops of an experiment; what is finished is kept in `folder`.
-
-    Args:
-        folder: the run's folder.
-        keep: which checkpoints of neural loops stay.
-        identify: see `train`.
-    """
-    options: Mapping[str, Any] = experiment.sizes[settings.size].options
-    make = partial(experiment.make, **{k: v for k, v in options.items() if k not in settings.grid})
-    attributes: dict[str, Any] = {"config": settings.name, "size": settings.size}
-    if experiment.load is not None:
-        table = experiment.load(Path(settings.data) if settings.data else None)
-        make, options = partial(make, table=table), {**options, "table": table}
-        attributes |= {"data": table.source, "remarks": list(table.remarks)}
-    shared: dict[str, Any] = {
-        "seeds": settings.seeds,
-        "generations": settings.generations,
-        "seed": settings.seed,
-        "attributes": attributes,
-        **({} if identify is None else {"identify": identify}),
-    }
-    if experiment.neural:
-        from mcloop.drivers.train import train
-
-        ds = train(make, settings.grid, folder=folder / "loops", keep=keep, progress=progress, **shared)
-    else:
-        from mcloop.drivers.sweep import STATIC, sweep
-
-        how: dict[str, Any] = {"reduce": experiment.reduce, "block": experiment.block, "progress": progress}
-        how["static"] = (*STATIC, *experiment.static)
-        ds = sweep(make, settings.grid, folder=folder / "chunks", **how, **shared)
-    return ds if experiment.annotate is None else experiment.annotate(ds, options)

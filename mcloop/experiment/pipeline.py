@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from mcloop.errors import InputError
-from mcloop.experiment.config import Caption, Experiment, Settings, check_size, find, folders, load, settings_of, simulate
+from mcloop.experiment import drawing, origin
+from mcloop.experiment.config import Caption, Experiment, Settings, folders
+from mcloop.experiment.simulate import read_data, simulate
+from mcloop.progress import listening
 from mcloop.storage.checkpoints import Keep
-from mcloop.storage.files import save, show
+from mcloop.storage.files import one_line, save, show
 from mcloop.storage.lock import locked
 from mcloop.storage.manifest import read_manifest
 from mcloop.storage.run_folder import Run, open_run
@@ -24,6 +29,8 @@ def run_into(
     folder: Path, known: Caption, experiment: Experiment, settings: Settings, quiet: bool = False, keep: Keep | None = None
 ) -> str:
     """Run (or finish, or reuse) a run in its folder, draw it, and return one line on what is where."""
+    # what is no data is refused before all of it is hashed
+    table = None if settings.data is None else read_data(experiment, settings)
     record = _record(known, settings)
     with open_run(folder, record, noted=_NOTED) as run:
         noted = {name: record[name] for name in _NOTED}
@@ -38,14 +45,21 @@ def run_into(
             # a file that was mended may still declare the same loops; what it imports may have changed without it
             _only_identify(experiment, settings, run.folder, identify)
         if ds is None:
-            ds = simulate(experiment, settings, run.folder, progress=not quiet, keep=keep, identify=identify)
+            run.keep_config(known.path, origin.COPY)
+            table = read_data(experiment, settings) if table is None else table
+            if not quiet:
+                print(drawing.announcement(known, experiment, settings, table, folder), file=sys.stderr, flush=True)
+            with listening(None, not quiet):
+                ds = simulate(experiment, settings, run.folder, table, not quiet, keep, identify)
+            # before anything that may fail: what was computed is safe from here on
             run.save_dataset(ds)
             run.clear_chunks()
         damaged = run.set_aside_damaged() if reused and run.finished else []
         for what in damaged:
             warnings.warn(f"In {show(folder)} {what}: it is made again from the results", stacklevel=2)
         if damaged or not (reused and run.finished and same_file):
-            _draw(run, ds, known, experiment, settings)
+            with listening(None, not quiet):
+                _draw(run, ds, known, experiment, settings, table)
         run.finish()
     if quiet:
         return str(folder)
@@ -65,7 +79,7 @@ def _only_identify(experiment: Experiment, settings: Settings, folder: Path, ide
         raise _Identified
 
     with suppress(_Identified):
-        simulate(experiment, settings, folder, identify=stop)
+        simulate(experiment, settings, folder, read_data(experiment, settings), identify=stop)
 
 
 def _built_in(known: Caption) -> bool:
@@ -75,23 +89,35 @@ def _built_in(known: Caption) -> bool:
 
 def set_aside(folder: Path) -> None:
     """Move a run's folder out of the way, so that the same command starts from nothing; its old numbers stay readable."""
-    if not folder.exists():
-        return
+    try:
+        if not folder.exists():
+            return
+        link = folder.is_symlink()
+        folder = folder.resolve() if link else folder  # the run that it leads to is moved, not the link
+        if not folder.name or folder.resolve() == Path.cwd():
+            raise InputError(f"'{folder}' is the folder that you are in, and cannot be moved aside: choose another (--out).")
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(folder)!r} is no name for a folder ({one_line(error)}).") from error
     read_manifest(folder)  # what is no run is not moved
     with locked(folder):
         aside = next(p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.old-{i}")).exists())
         try:
             folder.rename(aside)
+            if link:
+                folder.mkdir()
         except OSError as error:
             raise InputError(f"'{folder}' cannot be moved to '{aside}': {error.strerror}.") from error
 
 
-def draw_again(folder: Path) -> str:
-    """Figures and report of a run that is there, from its results.nc."""
-    settings = settings_of(folder)
-    known = find(settings.name)
-    experiment = load(known)
-    check_size(folder, experiment, settings)
+def draw_again(folder: Path, config: str | None = None) -> str:
+    """Figures and report of a run that is there, from its results.nc.
+
+    Args:
+        config: a file to use in place of the one that the run was made with, such as the same file, mended.
+    """
+    known, experiment, settings = origin.of_run(folder, config)
     with open_run(folder, read_manifest(folder)["settings"]) as run:
         ds = run.load_dataset()
         if ds is None:
@@ -102,42 +128,59 @@ def draw_again(folder: Path) -> str:
 
 def _record(known: Caption, settings: Settings) -> dict:
     """The settings as the manifest keeps them; a data file counts by what is in it, not only by name."""
-    record = {**settings._asdict(), "config_sha256": hashlib.sha256(known.path.read_bytes()).hexdigest()}
+    record = {**settings._asdict(), "config_sha256": origin.digest(known.path)}
     if settings.data is not None and not settings.data.startswith(("tfds:", "hf:")):  # of which the name is all there is
         record["data_sha256"] = _digest(Path(settings.data))
     return record
 
 
 def _digest(data: Path) -> str:
-    """The SHA-256 of a file, or of all the files of a folder."""
-    found = hashlib.sha256()
+    """The SHA-256 of a file, or of all the files of a folder; never more than a part of a file is in memory."""
     try:
-        for path in sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]:
-            found.update(path.relative_to(data).as_posix().encode() if path != data else b"")
+        if not data.is_dir():
+            with open(data, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        for path in sorted(p for p in data.rglob("*") if p.is_file()):
+            found.update(os.fsencode(path.relative_to(data).as_posix()))
             with open(path, "rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest() if path != data else file.read())
-    except OSError as error:
-        raise InputError(f"data must be a file that can be read, not {str(data)!r} ({error.strerror}).") from error
+                found.update(hashlib.file_digest(file, "sha256").digest())
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"data must be a file that can be read, not {str(data)!r} ({why}).") from error
     return found.hexdigest()
 
 
-def _draw(run: Run, ds, known: Caption, experiment: Experiment, settings: Settings) -> None:
-    from mcloop.report import html, plots, story
+def _draw(run: Run, ds, known: Caption, experiment: Experiment, settings: Settings, table=None) -> None:
+    from mcloop.report import html, story
 
+    if (whole := drawing.complete(ds, experiment, settings, table)) is not ds:
+        run.save_dataset(whole)
+    ds, bound = drawing.sound(whole, experiment, settings)
     files, captions = {}, {}
-    for name, figure in plots.draw(ds, experiment, known.title.rstrip(".")).items():
+    title = known.title.rstrip(".")
+    if warned := drawing.banner(ds, bound, settings):
+        title = f"{warned.split(':')[0].strip('*')}: {title}"
+    ds, drawn = drawing.figures(ds, bound, title)
+    for name, figure in drawn.items():
         payload = io.BytesIO()
         figure.savefig(payload, format="png", dpi=max(130, figure.dpi))
         run.save_bytes(f"plots/{name}.png", payload.getvalue())
         files[name], captions[name] = run.path(f"plots/{name}.png"), str(figure.get_label())
-    run.save_text("report.md", story.write(ds, experiment, known, settings, [f"{name}.png" for name in files]))
-    run.save_text("report.html", html.write(ds, experiment, known, settings, files, captions))
+    names = [f"{name}.png" for name in files]
+    ds, text = drawing.text(ds, "report.md", lambda d: story.write(d, bound, known, settings, names), known)
+    run.save_text("report.md", text)
+    ds, text = drawing.text(ds, "report.html", lambda d: html.write(d, bound, known, settings, files, captions), known)
+    run.save_text("report.html", text)
 
 
 def validate_into(level, seed: int, only, json_file: Path | None, out: Path | None) -> bool:
     """Run `validate`, print its table, write JSON and the figure where asked; whether every law passed."""
     from mcloop.validation import validate as v
 
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be a whole number from 0 to 2^32 - 1, not {seed}.")
+    v.chosen(only or None)  # a wrong name leaves no empty file
     for path in (json_file, None if out is None else out / "validate.png"):
         if path is not None:
             _writable(path)
@@ -151,10 +194,14 @@ def validate_into(level, seed: int, only, json_file: Path | None, out: Path | No
 
 
 def _writable(path: Path) -> None:
-    """Refuse a place that cannot be written before the long part starts."""
+    """Refuse a place that cannot be written before the long part starts; it is left as it was."""
     try:
+        there = path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab"):
             pass
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be written: {error.strerror}.") from error
+        if not there:
+            path.unlink()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{str(path)!r} cannot be written: {why}.") from error

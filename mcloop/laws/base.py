@@ -7,7 +7,9 @@ is the maximum-likelihood covariance (divide by n), `ddof = 1` the unbiased one.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import wraps
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +40,27 @@ class Law(NamedTuple):
     value: Callable[..., np.ndarray]
     neighbour: str
     wrong: Callable[..., np.ndarray]
+
+
+def broadcast(law: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """A law whose numbers may be arrays: they broadcast, and the generations come last, (*parameters, g).
+
+    A parameter is a number if its annotation says so; what is a vector by itself (probabilities) stays one.
+    """
+    names = [n for n, p in inspect.signature(law).parameters.items() if p.annotation in ("float", "int", float, int)]
+
+    @wraps(law)
+    def call(g, **given):
+        many = {n: np.asarray(given[n]) for n in names if np.ndim(given.get(n, 0))}
+        if not many:
+            return law(g, **given)
+        shape = np.broadcast_shapes(*(x.shape for x in many.values()))
+        flat = {n: np.broadcast_to(x, shape).ravel() for n, x in many.items()}
+        points = [{n: x[i].item() for n, x in flat.items()} for i in range(int(np.prod(shape)))]
+        rows = [np.asarray(law(g, **{**given, **point})) for point in points]
+        return np.reshape(rows, shape + rows[0].shape)
+
+    return call
 
 
 def fits(g: ArrayLike) -> np.ndarray:

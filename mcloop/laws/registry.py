@@ -15,7 +15,7 @@ from mcloop.laws.accumulate import (
     replace_sizes_covariance,
     subsample_mean_error,
 )
-from mcloop.laws.base import Law
+from mcloop.laws.base import Law, broadcast
 from mcloop.laws.correctors import (
     extrapolated_variance,
     spread_safe_lam,
@@ -83,7 +83,9 @@ from mcloop.laws.stability import (
 
 _FAMILIES = (gaussian, accumulate, mixed, stability, regression, counts, moments, curation, correctors)
 
-LAWS: dict[str, Law] = {law.id: law for family in _FAMILIES for law in family.TABLE}
+LAWS: dict[str, Law] = {
+    law.id: law._replace(value=broadcast(law.value), wrong=broadcast(law.wrong)) for family in _FAMILIES for law in family.TABLE
+}
 
 __all__ = [
     "LAWS",

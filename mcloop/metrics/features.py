@@ -6,7 +6,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mcloop import progress
 from mcloop.checks import whole
 from mcloop.data.images import Images
 from mcloop.errors import InputError
 from mcloop.nets.lenet import lenet
 from mcloop.nets.network import Variables
 from mcloop.storage.chunks import ChunkStore, one_line
+from mcloop.storage.places import cache_folder
 
 _VERSION = 1  # of the training below: another one makes kept networks strangers
 _BATCH = 128
@@ -81,7 +82,7 @@ def lenet_features(
     steps = max(n // _BATCH, 1)
     epochs = max(4, -(-1500 // steps)) if epochs is None else whole("epochs", epochs, 1, 10**6)
     net = lenet(_CLASSES, shape[0])
-    store = ChunkStore(Path(cache or os.environ.get("MCLOOP_CACHE") or Path.home() / ".cache" / "mcloop"))
+    store = ChunkStore(cache_folder(cache))
     name = f"lenet-{images.name}-{_digest(images, seed, epochs)}"
     leaves, tree = jax.tree.flatten(jax.eval_shape(net.init, jax.random.key(0)))
     kept = store.get(name) or {}
@@ -89,7 +90,8 @@ def lenet_features(
     if fits:
         variables = jax.tree.unflatten(tree, [jnp.asarray(kept[str(i)]) for i in range(len(leaves))])
     else:
-        variables = _train(net, images, seed, epochs)
+        with progress.stage("training features"):
+            variables = _train(net, images, seed, epochs)
     extract, classify = _readers(net, variables, shape)
     accuracy = float(kept["accuracy"]) if fits else float((classify(images.test_x).argmax(1) == images.test_y).mean())
     if not fits:

@@ -75,7 +75,7 @@ def measured(folder: Path, tolerance: float, measure: str | None = None) -> Meas
         InputError: no finished run is there, or it measured no error with a real-only value to compare to.
     """
     name, ds = read_results(folder)
-    experiment = _experiment(name)
+    experiment = _experiment(folder)
     chosen = choose(ds, experiment, measure)
     power, words = scale(ds, chosen)
     error = Errors(ds, chosen, power)
@@ -98,12 +98,14 @@ def measured(folder: Path, tolerance: float, measure: str | None = None) -> Meas
     return Measured(name, chosen, words, baseline, "; ".join(dict.fromkeys(sources)), error.seeds, last, cells, said)
 
 
-def _experiment(name: str):
-    """The experiment of this name, or None where its config is no longer there."""
-    from mcloop.experiment.config import find, load
+def _experiment(folder):
+    """The experiment that a run was made with, its law bound to the run; None where its config is no longer there."""
+    from mcloop.experiment.arguments import bind
+    from mcloop.experiment.origin import of_run
 
     try:
-        return load(find(name))
+        _, experiment, settings = of_run(folder)
+        return bind(experiment, settings.size, settings.grid)
     except InputError:
         return None
 

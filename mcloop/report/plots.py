@@ -196,9 +196,11 @@ def phase_map(ds, name: str, x: str, y: str, title: str = "", log: bool = True, 
     positive = grid[grid > 0]
     norm = LogNorm(positive.min(), positive.max()) if log and positive.size and positive.max() / positive.min() > 3 else None
     image = ax.pcolormesh(xs, ys, grid, cmap="cividis", norm=norm, shading="nearest")
-    lines = ax.contour(xs, ys, grid, levels=6 if norm is None else _decades(positive), colors="white", linewidths=0.8)
-    ax.clabel(lines, fontsize=7.5, fmt="%.2g")
-    if contours is not None:
+    plane = min(grid.shape) > 1  # a single row or column has no contours
+    if plane:
+        lines = ax.contour(xs, ys, grid, levels=6 if norm is None else _decades(positive), colors="white", linewidths=0.8)
+        ax.clabel(lines, fontsize=7.5, fmt="%.2g")
+    if contours is not None and plane:
         words, function = contours
         mesh = function(*np.meshgrid(ds[x].values, ds[y].values))
         drawn = ax.contour(xs, ys, mesh, levels=[0.0], colors="black", linestyles="dashed", linewidths=1.6)

@@ -135,6 +135,12 @@ class Run:
             belongs(self.folder, "a run of other loops", kept, normalise(loops))
         self._update(loops=normalise(loops), settings={**self.manifest["settings"], **noted})
 
+    def keep_config(self, path: Path, name: str) -> None:
+        """Keeps a copy of the file that says what is run, and notes where it was."""
+        payload = path.read_bytes()
+        self._save(name, payload)
+        self._update(config={"path": os.fspath(path.resolve()), "sha256": hashlib.sha256(payload).hexdigest()})
+
     def add_file(self, name: str) -> None:
         """Records the checksum of a file that somebody else wrote at `path(name)`: a figure, a checkpoint."""
         path = self.path(name)

@@ -192,6 +192,11 @@ def story_panel(corpus: Corpus, learner: Learner, samples: int, inclusive: bool,
 
     def annotate(ds):
         ds = words.annotate(ds)
+        # a network that was never trained finds every token equally likely
+        blank, tokens = np.log(tokenizer.vocabulary), counted(corpus.validation, end, packing)[:, int(inclusive) :]
+        ds["cross_entropy"].attrs["untrained"] = float(blank)
+        if truth is not None:
+            ds["excess"].attrs["untrained"] = float(np.mean(blank * tokens.sum(1) - truth))
         if not corpus.private:
             # there may be fewer of them than a model told
             texts = [*corpus.held_out[:_TOLD], *[""] * _TOLD][: ds.sizes["story"]]

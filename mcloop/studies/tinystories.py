@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mcloop.checks import check
 from mcloop.data.grammar import story_grammar
 from mcloop.data.text import Text, corpus, counted, load_text
 from mcloop.data.tokens import bpe_tokenizer
-from mcloop.experiment import Experiment, Size
+from mcloop.experiment import Experiment, Size, chosen, once
 from mcloop.models.hosted import with_budget
 from mcloop.models.training import Budget, compute_dtype, cosine, training
 from mcloop.nets.transformer import Shape
@@ -104,7 +105,7 @@ def stories(path: Path | None) -> Source:
     return Source(text, text.source)
 
 
-@cache
+@once
 def family(
     table: Source,
     shape: Shape,
@@ -210,38 +211,19 @@ def study(shape: Shape, published: Published, small: Mapping[str, Any], **paper:
         paper: options of size paper that are not the defaults.
     """
 
-    def make(
-        arm,
-        temperature=1.0,
-        epochs=1.0,
-        share=1.0,
-        first=1.0,
-        warm=False,
-        vocabulary=8000,
-        length=512,
-        sequences=None,
-        batch=_BATCH,
-        rate=1e-3,
-        layers=shape.layers,
-        width=shape.width,
-        hidden=shape.hidden,
-        heads=shape.heads,
-        table=None,
-        **options,
-    ):
+    def made(table, layers=shape.layers, width=shape.width, hidden=shape.hidden, heads=shape.heads, **options):
+        return family(table, _smaller(shape, layers, width, hidden, heads), **options)
+
+    def make(arm, table=None, **options):
         name = arm.removesuffix(EQUAL)
-        cut = _smaller(shape, layers, width, hidden, heads)
-        numbers = {"vocabulary": vocabulary, "length": length, "sequences": sequences, "batch": batch}
-        fit = {"epochs": float(epochs), "first": float(first), "warm": bool(warm), "share": float(share), "rate": float(rate)}
-        model = family(table, cut, float(temperature), **numbers, **fit, **options).model
+        model = made(table, **options).model
         if arm != name:
+            epochs, batch = (options.get(n, signature(family).parameters[n].default) for n in ("epochs", "batch"))
             model = with_budget(model, Budget(steps=Budget(epochs=epochs).of(float(model.n), batch)))
         return make_loop(model, REGIMES[name])
 
     def annotate(ds, options):
-        numbers = dict(options)
-        cut = _smaller(shape, *(numbers.pop(name, getattr(shape, name)) for name in ("layers", "width", "hidden", "heads")))
-        return family(numbers.pop("table"), cut, **numbers).panel.annotate(ds)
+        return made(**chosen(options, made, family)).panel.annotate(ds)
 
     return Experiment(
         make=make,
@@ -257,6 +239,7 @@ def study(shape: Shape, published: Published, small: Mapping[str, Any], **paper:
         worse="up",
         neural=True,
         annotate=annotate,
+        family=(made, family),
     )
 
 

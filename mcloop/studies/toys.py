@@ -130,6 +130,10 @@ def annotate(ds, toy: Toy, samples: int = 1000):
     for name, value in floor(toy, samples).items():
         if name in ds:
             ds[name].attrs["floor"] = value
+    if "sliced_w2" in ds:  # what a network gives that was never trained: about the noise that it starts from
+        noise = toy.shift + toy.scale * jax.random.normal(jax.random.key(5), (samples, 2))
+        seen = sliced_w2(jax.random.key(1), noise, toy.sample(jax.random.key(2**31 - 1), _TEST))
+        ds["sliced_w2"].attrs["untrained"] = float(seen)
     if "density" in ds:
         real = modes.density(toy.sample(jax.random.key(4), 20_000), toy.box, 48).T
         ds["density"].attrs["box"] = list(toy.box)

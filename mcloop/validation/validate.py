@@ -91,12 +91,7 @@ def validate(level: str = "standard", seed: int = 0, only: Sequence[str] | None 
     if level not in LEVELS:
         raise InputError(f"level must be {', '.join(LEVELS)}, not {level!r}.")
     check_seed(seed)
-    if isinstance(only, str):
-        only = (only,)
-    wanted = list(LAWS if only is None else dict.fromkeys(only))
-    unknown = [name for name in wanted if name not in LAWS]
-    if unknown:
-        raise InputError(f"only must name laws among {', '.join(LAWS)}, not {unknown[0]!r}.")
+    wanted = chosen(only)
     # unoptimised code runs slower and compiles in half the time, which is most of what `quick` does
     options = {"xla_backend_optimization_level": 0} if level == "quick" and jax.default_backend() == "cpu" else None
     root, conduct = jax.random.key(seed), partial(_conduct, set(wanted), LEVELS[level], options)
@@ -107,6 +102,18 @@ def validate(level: str = "standard", seed: int = 0, only: Sequence[str] | None 
     rows += [_not_simulated(name) for name in wanted if name not in found]
     order = {name: i for i, name in enumerate(LAWS)}
     return sorted(rows, key=lambda row: order[row.id])
+
+
+def chosen(only: Sequence[str] | None) -> list[str]:
+    """The ids of the laws that are asked for; all where none is named.
+
+    Raises:
+        InputError: there is no such law.
+    """
+    wanted = list(LAWS if only is None else dict.fromkeys((only,) if isinstance(only, str) else only))
+    if unknown := [name for name in wanted if name not in LAWS]:
+        raise InputError(f"only must name laws among {', '.join(LAWS)}, not {unknown[0]!r}.")
+    return wanted
 
 
 def _conduct(wanted: set[str], scale: int, options: dict | None, experiment: Experiment, key) -> list[Row]:

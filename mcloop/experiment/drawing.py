@@ -1,0 +1,128 @@
+"""What a report is made of, where any piece may fail: each that does is a remark, and the rest is there without it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mcloop.errors import InputError
+from mcloop.experiment.arguments import bind
+from mcloop.experiment.config import Caption, Experiment, Settings
+from mcloop.experiment.simulate import UNFINISHED, annotated, read_data, remark
+from mcloop.storage.chunks import one_line
+
+
+def announcement(known: Caption, experiment: Experiment, settings: Settings, table: Any, folder: Path) -> str:
+    """One line before anything runs: what, on which data, how much, how long, where to."""
+    cells = 1
+    for values in settings.grid.values():
+        cells *= len(values)
+    size = experiment.sizes[settings.size]
+    usual = {**experiment.grid, **size.grid}
+    changed = any(list(usual.get(k, ())) != v for k, v in settings.grid.items()) or len(usual) != len(settings.grid)
+    changed = changed or (settings.seeds, settings.generations) != (size.seeds, size.generations)
+    minutes = known.minutes.get(settings.size)
+    unit = "" if minutes is None else f"{minutes:g} minutes" if minutes != 1 else "a minute"
+    machine = "an accelerator" if settings.size == "paper" and experiment.neural else "two cores"
+    long = f", about {unit} on {machine}{' as declared; this is another grid' if changed else ''}" if unit else ""
+    data = "" if table is None else f" on {table.source}"
+    purpose = " (only to see that it runs)" if settings.size == "tiny" else ""
+    count = f"{cells} cell{'s' * (cells != 1)} x {settings.seeds} seed{'s' * (settings.seeds != 1)}"
+    return f"{settings.name}, {settings.size}{purpose}{data}: {count} x {settings.generations} generations{long}; into {folder}"
+
+
+def complete(ds, experiment: Experiment, settings: Settings, table: Any = None):
+    """The Dataset with what `annotate` adds, if it is still lacking."""
+    if UNFINISHED not in ds.attrs:
+        return ds
+    try:
+        return annotated(ds, experiment, settings, read_data(experiment, settings) if table is None else table)
+    except Exception as error:
+        return _failed(ds, "annotate", error)
+
+
+def banner(ds, experiment: Experiment, settings: Settings) -> str:
+    """A warning where the models of generation 1 have learned nothing; "" where they have, or where that is not known."""
+    if not experiment.neural:
+        return ""
+    for name in experiment.measure:
+        if name not in ds or (blank := ds[name].attrs.get("untrained")) is None:
+            continue
+        first = float(ds[name].isel(generation=0).mean())
+        # both are distances or cross-entropies, which training lowers
+        if not first < 0.95 * float(blank):
+            return (
+                f"**UNTRAINED**: at generation 1 {name} is {first:.4g}, and that of a model that was never trained is "
+                f"{float(blank):.4g}. What follows shows that everything runs, and nothing about the loop."
+            )
+    if settings.size == "tiny":
+        return "**TINY**: this size shows that everything runs; its networks learn next to nothing, so its numbers say nothing."
+    return ""
+
+
+def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experiment]:
+    """The Dataset and its experiment without the law, figure or notes that fail, each of which is a remark instead."""
+    from mcloop.report.cells import cells
+
+    bound = bind(experiment, settings.size, settings.grid)
+    if warned := banner(ds, bound, settings):
+        # what an untrained network does says nothing of its loop: no verdicts, and a sentence above all others
+        told = bound.notes
+        bound = bound._replace(worse="", notes=lambda ds: [warned, *([] if told is None else told(ds))])
+    try:
+        for _ in cells(ds, bound):
+            pass
+    except Exception as error:
+        ds, bound = _failed(ds, "law", error), bound._replace(law=None)
+    if bound.notes is not None:
+        try:
+            said = [str(text) for text in bound.notes(ds)]
+            bound = bound._replace(notes=lambda ds: said)
+        except Exception as error:
+            ds, bound = _failed(ds, "notes", error), bound._replace(notes=None)
+    if bound.figure is not None:
+        try:
+            drawn = bound.figure(ds, bound)
+            bound = bound._replace(figure=lambda ds, experiment: drawn)
+        except Exception as error:
+            ds, bound = _failed(ds, "figure", error), bound._replace(figure=None)
+    return ds, bound
+
+
+def figures(ds, bound: Experiment, title: str) -> tuple[Any, dict[str, Any]]:
+    """(the Dataset, name -> Figure), without those that cannot be drawn."""
+    from mcloop.report import plots
+
+    try:
+        return ds, plots.draw(ds, bound, title)
+    except Exception as error:
+        return _failed(ds, "the figures", error), {}
+
+
+def text(ds, name: str, write: Callable[[Any], str], known: Caption) -> tuple[Any, str]:
+    """(the Dataset, a report); where the report cannot be written, one of remarks alone."""
+    try:
+        return ds, write(ds)
+    except Exception as error:
+        ds = _failed(ds, name, error)
+        return ds, _plain(ds, known, name)
+
+
+def _failed(ds, what: str, error: Exception):
+    """The Dataset with a remark on what could not be done; the numbers do not depend on it."""
+    why = one_line(error).rstrip(".") if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error)}"
+    said = f"{what} of this experiment failed ({why}); the numbers in results.nc do not depend on it."
+    warnings.warn(said, stacklevel=3)
+    return remark(ds, said)
+
+
+def _plain(ds, known: Caption, name: str) -> str:
+    """A report of remarks alone, where the whole one fails."""
+    lines = [f"# {known.title.rstrip('.')}", "", *(f"- {said}" for said in ds.attrs["remarks"]), ""]
+    if not name.endswith(".html"):
+        return "\n".join(lines)
+    from html import escape
+
+    return "<!doctype html><meta charset='utf-8'>" + "".join(f"<p>{escape(line)}</p>" for line in lines if line)
