@@ -21,6 +21,7 @@ from mcloop.models.compiled import compiled_model
 from mcloop.models.training import Budget, linear, training
 from mcloop.storage import checkpoints
 from mcloop.storage.checkpoints import Checkpoints, Keep
+from mcloop.storage.files import system_error
 from mcloop.storage.run_folder import locked
 
 GENERATIONS = 4
@@ -190,6 +191,85 @@ def test_other_data_in_the_same_folder_are_refused(reference, tmp_path):
     shutil.copytree(folder, copy)
     with pytest.raises(InputError, match=r"holds another loop: model.n was"):
         run(copy, learners.hosted_maker(n=41))
+
+
+def test_a_folder_knows_which_loop_it_holds(reference, tmp_path):
+    folder, ds = reference
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    arms = {"accumulate": "accumulate", "augment": "augment"}
+    halved = learners.hosted_model(later_rate=0.025)
+    louder = MAKE().model._replace(measure=lambda params, truth: {"louder": jnp.float32(2)})
+    for part, make in {
+        "regime.name": lambda arm: MAKE("replace"),
+        "training.later_rate.rate": lambda arm: make_loop(halved, learners.REGIMES[arm]),
+        "corrector.name": lambda arm: make_loop(MAKE().model, learners.REGIMES[arm], lambda key, batch, params: batch),
+        "model.measure": lambda arm: make_loop(louder, learners.REGIMES[arms[arm]]),
+    }.items():
+        with pytest.raises(InputError, match=f"holds another loop: {part}.* was .* there and is .* now; choose another folder"):
+            run(copy, make)
+    assert run(copy).identical(ds)
+
+
+def test_what_lies_under_another_name_is_damage(reference, tmp_path):
+    folder, ds = reference
+    other = unit_name({"arm": "augment", "seed": 0})
+    for n, (a, b) in enumerate(
+        [
+            (f"{UNIT}/seen/generation-0001.npz", f"{UNIT}/seen/generation-0002.npz"),
+            (f"{UNIT}/generation-0002", f"{UNIT}/generation-0004"),
+            (f"{UNIT}/generation-0004", f"{other}/generation-0004"),
+            (f"{UNIT}/seen", f"{other}/seen"),
+            (UNIT, other),
+        ]
+    ):
+        copy = tmp_path / str(n)
+        shutil.copytree(folder, copy)
+        (copy / a).rename(copy / "aside")
+        (copy / b).rename(copy / a)
+        (copy / "aside").rename(copy / b)
+        with pytest.warns(UserWarning, match=r"it is generation|another's"):
+            assert run(copy).identical(ds)
+
+
+def test_cells_of_like_names_have_folders_of_their_own(tmp_path):
+    names = ["é", "ü", "real only", "real_only", "1", "REAL_ONLY", "x" * 200 + "1", "x" * 200 + "2"]
+    cells = [{"arm": name, **{f"axis_{i}": 0.123456789 for i in range(12)}} for name in names]
+    cells += [{"arm": 1}, {"lam": 0.123456789}, {"lam": 0.1234567891}]
+    found = [unit_name({**cell, "seed": i}) for cell in cells for i in range(2)]
+    assert len({name.lower() for name in found}) == len(found) and max(map(len, found)) < 120
+    ds = run(tmp_path, lambda arm: MAKE("baseline"), {"arm": ["é", "ü"]}, seeds=2, generations=1)
+    assert len([p for p in tmp_path.iterdir() if p.is_dir()]) == 4 and list(ds.arm.values) == ["é", "ü"]
+
+
+def test_no_room_that_orbax_hides(tmp_path, capfd):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(InputError, match=r"is full: generation 1 .* was not saved; all generations before it are kept"):
+            Checkpoints(tmp_path).save(1, {"x": jnp.asarray(np.random.default_rng(0).normal(size=(100, 300)))}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == [] and "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("OUT_OF_RANGE: Failed to write 9 bytes: File too large [os_error_code='27']"), errno.EFBIG),
+        (RuntimeError(f"[Errno {errno.EDQUOT}] {os.strerror(errno.EDQUOT)}"), errno.EDQUOT),
+        (ExceptionGroup("two", [KeyError("x"), OSError(errno.ENOSPC, "No space left on device")]), errno.ENOSPC),
+        (RuntimeError("no room in the plan"), None),
+        (ValueError("shape 27"), None),
+    ],
+)
+def test_what_the_system_said_is_found_where_it_hides(error, code):
+    found = system_error(error)
+    assert code == (None if found is None else found.errno)
+    outer = RuntimeError("outer")
+    outer.__cause__ = error
+    assert code == (None if (found := system_error(outer)) is None else found.errno)
 
 
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
