@@ -197,9 +197,10 @@ def settings_of(folder: Path) -> Settings:
         InputError: there is none, or its manifest is damaged.
     """
     found = Settings(**read_settings(folder, _KINDS))
-    check_seed(found.seed)
+    where = f"in the manifest of {str(folder)!r}"
+    check_seed(found.seed, f"seed {where}")
     for field in ("seeds", "generations"):
-        whole(field, getattr(found, field), 1, 2**31 - 1)
+        whole(f"{field} {where}", getattr(found, field), 1, 2**31 - 1)
     return found
 
 

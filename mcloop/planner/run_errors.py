@@ -12,7 +12,7 @@ import numpy as np
 
 from mcloop.errors import InputError
 from mcloop.results import INSIDE, measures
-from mcloop.storage.manifest import read_manifest
+from mcloop.storage.manifest import read_manifest, read_settings
 
 RESULTS = "results.nc"
 SQUARED = (
@@ -39,9 +39,9 @@ def read_results(folder: Path):
         InputError: no run is there, it is not finished, or its results are not what it saved.
     """
     manifest = read_manifest(folder)
-    name = str(manifest["settings"].get("name", "?"))
+    name = read_settings(folder, {"name": str})["name"]
     record = manifest["files"].get(RESULTS)
-    if manifest["status"] != "finished" or record is None:
+    if manifest["status"] != "finished" or not isinstance(record, dict):
         raise InputError(f"folder {str(folder)!r} holds a run that is not finished; `mcloop run {name}` with --out goes on.")
     try:
         payload = (Path(folder) / RESULTS).read_bytes()

@@ -114,7 +114,7 @@ class Run:
         for name, record in self.manifest["files"].items():
             if name == RESULTS:
                 continue
-            path = self.folder / name
+            path = self.path(name)
             try:
                 if _record_of_file(path) == record:
                     continue
