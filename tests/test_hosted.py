@@ -11,7 +11,8 @@ from mcloop.errors import Diverged
 from mcloop.models import hosted
 from mcloop.models.compiled import compiled_model
 from mcloop.models.decoding import decoder
-from mcloop.models.training import Budget, training
+from mcloop.models.training import Budget, adamw, averaged, begin, staircase, step, training
+from mcloop.nets.network import Variables
 from mcloop.nets.transformer import Shape, transformer
 
 NAN = float("nan")
@@ -115,3 +116,49 @@ def test_a_longer_fit_compiles_nothing():
         assert len(compiled) == 1
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_a_staircase_falls_an_epoch_at_a_time_and_not_to_zero():
+    steps, epochs = 20 * 47, 20
+    rates = np.array([float(staircase(1e-4, epochs)(i / steps)) for i in range(steps)])
+    np.testing.assert_allclose(rates, 1e-4 * (1 - np.arange(steps) // 47 / epochs), rtol=1e-5)
+    assert abs(rates[-1] / (1e-4 / 20) - 1) < 1e-5
+
+
+def test_weight_decay_spares_norms_biases_and_positions():
+    ones = transformer(Shape("gpt2", 2, 8, 16, 2, 7, 4)).init(jax.random.key(0))
+    ones = jax.tree.map(jnp.ones_like, ones.params)
+    still = jax.tree.map(jnp.zeros_like, ones)
+    transform = adamw(0.1)
+    change, _ = transform.update(still, transform.init(ones), ones)
+    decayed = {str(path[-1].key) for path, x in jax.tree_util.tree_leaves_with_path(change) if np.any(x != 0)}
+    assert decayed == {"kernel", "tokens"}
+
+
+def test_running_statistics_are_averaged_with_the_parameters():
+    def loss(key, variables, points):
+        return variables.params["a"].sum(), {"mean": variables.stats["mean"] + 1, "count": variables.stats["count"] + 1}
+
+    learner = learners.gaussian_learner()._replace(loss=loss)
+    spec = training(1, 1, ema=0.9)
+    run = begin(spec, Variables({"a": jnp.zeros(1)}, {"mean": jnp.zeros(1), "count": jnp.int32(0)}))
+    run = run._replace(moments=spec.transform.init(run.variables.params))
+    for _ in range(3):
+        run = step(learner, spec, jax.random.key(0), run, None, 0.1)[0]
+    now = averaged(run)
+    np.testing.assert_allclose(now.stats["mean"], 0.1 * (3 + 0.9 * 2 + 0.81), rtol=1e-6)
+    assert run.variables.stats["mean"] == 3 and now.stats["count"] == 3
+
+
+def test_a_loop_that_several_cells_share_runs_once(tmp_path):
+    model = hosted_of(learners.gaussian_learner())
+    same = make_loop(model, regimes.baseline())
+
+    def make(arm, lam):
+        return same if arm == "baseline" else make_loop(model, regimes.augment(lam))
+
+    grid = {"arm": ["baseline", "augment"], "lam": [0.5, 1.0]}
+    ds = train(make, grid, 1, 2, folder=tmp_path)
+    baseline = ds.spread.sel(arm="baseline")
+    assert np.isfinite(ds.spread).all() and (baseline.sel(lam=0.5) == baseline.sel(lam=1.0)).all()
+    assert len(list(tmp_path.glob("arm=baseline*"))) == 1 and len(list(tmp_path.glob("arm=augment*"))) == 2

@@ -3,10 +3,14 @@
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import linalg, spatial
 from sklearn.metrics.pairwise import polynomial_kernel
 
+from mcloop.data.images import Images
 from mcloop.metrics import diversity, frechet, kernel
+from mcloop.metrics.features import pixels_features
+from mcloop.metrics.panel import image_panel
 from mcloop.metrics.prdc import prdc
 
 RNG = np.random.default_rng
@@ -268,3 +272,41 @@ def test_diversity_refusals(refused):
         diversity.class_histogram(np.ones((2, 4)), 4)
     with refused("p and q", "(2,) and (3,)"):
         diversity.total_variation([0.5, 0.5], [0.5, 0.5, 0])
+
+
+def small_images(n=60, classes=4, tests=25):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (n + tests, 8, 8, 1), np.uint8), (np.arange(n + tests) % classes).astype(np.int32)
+    return Images("digits", x[:n], y[:n], x[n:], y[n:], "noise")
+
+
+def knows_ten():
+    """Pixels, and a classifier of ten classes of which the data has four."""
+    return pixels_features()._replace(classify=lambda x: np.eye(10)[x[:, 0, 0, 0] % 10])
+
+
+@pytest.mark.parametrize("samples", [5, 7, 39, 60])
+def test_few_images_of_few_classes_are_judged(samples):
+    data = small_images()
+    panel = image_panel(data, samples, knows_ten())
+    seen = panel.see({"x": data.train_x[:samples], "label": data.train_y[:samples]}, None)
+    assert np.isfinite([seen[name] for name in ("fid", "kid", "precision", "recall", "diversity", "class_tv")]).all()
+    ds = panel.annotate(xr.Dataset({"fid": ((), seen["fid"]), "kid": ((), seen["kid"])}))
+    assert ds.real_samples.shape == (40, 8, 8)
+    if samples < 60:  # a floor is the mean of draws that differ
+        assert ds.fid.attrs["floor_spread"] > 0
+        assert abs(ds.fid.attrs["floor"] - seen["fid"]) < 8 * ds.fid.attrs["floor_spread"]
+
+
+def test_too_few_images_are_refused_before_anything_is_trained(refused):
+    with refused("samples", "not 4"):
+        image_panel(small_images(), 4, knows_ten())
+    with refused("number of test images", "not 4"):
+        image_panel(small_images(tests=4), 20, knows_ten())
+
+
+def test_the_reference_of_precision_is_not_the_first_of_the_test_set():
+    data = small_images(n=60, tests=2500)
+    data = data._replace(test_x=np.where(np.arange(2500)[:, None, None, None] < 2000, np.uint8(0), data.test_x))
+    seen = image_panel(data, 60, pixels_features()).see({"x": data.train_x, "label": data.train_y}, None)
+    assert seen["recall"] > 0  # noise reaches the noise among the last 500, of which the first 2,000 have none

@@ -1,5 +1,6 @@
 """Parameters cut over devices: the same loss as on one of them, for the papers' sizes, and lowering for accelerators."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from mcloop import make_loop, regimes
 from mcloop.data.grammar import story_grammar
 from mcloop.models.likelihood import token_losses
 from mcloop.models.training import Budget, training
+from mcloop.nets import attention
 from mcloop.nets.layout import batch_sharding, mesh, variables_sharding
 from mcloop.nets.transformer import GPT2_9M, LLAMA2_12M, LLAMA2_42M, LLAMA2_126M, Shape, transformer
 from mcloop.studies.story_models import corpus_of, story_model
@@ -115,6 +117,38 @@ def test_a_training_step_lowers_for_accelerators(shape):
     inputs = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((8, 33), jnp.int32)
     exported = export.export(jax.jit(train(net)), platforms=("tpu", "cuda"))(*inputs)
     assert exported.platforms == ("tpu", "cuda")
+
+
+def test_every_platform_has_its_own_attention(monkeypatch):
+    """What a program for a card holds is no matter of the machine on which it is written down."""
+    q = jax.ShapeDtypeStruct((2, 32, 2, 32), jnp.bfloat16)
+
+    def gradient(q, k, v):
+        return jax.grad(lambda *x: attention.attend(*x).astype(jnp.float32).sum(), (0, 1, 2))(q, k, v)
+
+    kernels = [export.DisabledSafetyCheck.custom_call(f"__cudnn$fmhaSoftmax{part}") for part in ("", "Backward")]
+
+    def text(platform):
+        return export.export(jax.jit(gradient), platforms=(platform,), disabled_checks=kernels)(q, q, q).mlir_module()
+
+    blocks = "stablehlo.while"  # over heads
+    assert blocks in text("cpu")
+    for platform in ("tpu", "cuda"):  # where there is no cuDNN in sight, plain products
+        assert blocks not in text(platform) and "dot_general" in text(platform)
+    stablehlo = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(stablehlo, "check_cudnn_version", lambda: 91000)
+    jax.clear_caches()
+    assert attention.flash(q) and not attention.flash(jax.ShapeDtypeStruct(q.shape, jnp.float32))
+    assert "__cudnn$fmha" in text("cuda")
+    assert "__cudnn" not in text("tpu") and "__cudnn" not in text("cpu")
+
+
+def test_an_old_card_takes_plain_products(monkeypatch):
+    class Card:
+        platform, compute_capability = "gpu", "7.5"
+
+    monkeypatch.setattr(jax, "devices", lambda *_: [Card()])
+    assert not attention.flash(jax.ShapeDtypeStruct((2, 32, 2, 32), jnp.bfloat16))
 
 
 def test_impossible_meshes_are_refused(refused):

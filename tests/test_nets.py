@@ -294,7 +294,7 @@ def test_lenet(image):
     @jax.jit
     def work(x):
         variables = net.init(jax.random.key(0))
-        return variables, net.apply(variables, x), net.apply(variables, x, features=True)[0]
+        return variables, net.apply(variables, x), net.apply(variables, x, features="after")[0]
 
     variables, (logits, stats), hidden = work(x)
     assert logits.shape == (3, 10) and hidden.shape == (3, 84) and stats == {}

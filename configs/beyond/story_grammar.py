@@ -11,14 +11,12 @@ Expected: at size small, from 39.8 nats a story at the first fit to 110.8 (repla
     says .70, .59 and .53: no story is one that the grammar can say, and they mention several things each
 """
 
-import optax
-
 from mcloop import make_loop, regimes
 from mcloop.correctors import curation
 from mcloop.data.grammar import story_grammar
 from mcloop.experiment import Experiment, Size, chosen, once
 from mcloop.laws import unsaid
-from mcloop.models.training import Budget, cosine, training
+from mcloop.models.training import Budget, adamw, cosine, training
 from mcloop.nets.transformer import Shape
 from mcloop.studies.story_models import corpus_of, story_model
 
@@ -46,9 +44,8 @@ def family(count, things, layers=4, width=256, heads=4, steps=4000, batch=32, ra
     """A GPT-2 that learns every token of a story, for as many steps in every generation, however many stories there are."""
     grammar = story_grammar(things)
     data = corpus_of(grammar, count, held_out, LENGTH)
-    transform = optax.chain(optax.scale_by_adam(b2=0.95), optax.add_decayed_weights(0.1))
     schedule = cosine(rate, rate / 10, warmup=0.05)
-    spec = training(Budget(steps), Budget(steps), rate=schedule, batch=batch, transform=transform, clip=1.0, warm=False)
+    spec = training(Budget(steps), Budget(steps), rate=schedule, batch=batch, transform=adamw(), clip=1.0, warm=False)
     shape = Shape("gpt2", layers, width, 4 * width, heads, data.tokenizer.vocabulary, LENGTH)
     # as many stories are judged as are trained on: the laws are of samples of that size
     return story_model(data, shape, spec, grammar=grammar, inclusive=False, samples=count, chunk=min(chunk, count))

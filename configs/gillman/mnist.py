@@ -25,13 +25,13 @@ from mcloop.models.diffusion import diffusion
 from mcloop.models.hosted import hosted_model, images
 from mcloop.models.processes import ddpm
 from mcloop.models.samplers import ancestral, ddim
-from mcloop.models.training import Budget, compute_dtype, linear, training
+from mcloop.models.training import Budget, compute_dtype, linear, staircase, training
 from mcloop.nets.unet import context_unet
 
 ARMS = ("baseline", "iterative fine-tuning", "with self-correction")
 
 
-def make(arm, lam=1.5, k=16, gamma=np.inf, data="mnist", count=12_000, pixels=28, space="lenet", samples=5000, **fit):
+def make(arm, lam=1.5, k=16, gamma=np.inf, data="mnist", count=12_000, pixels=28, space="paper", samples=5000, **fit):
     """One arm of the study.
 
     Args:
@@ -42,16 +42,22 @@ def make(arm, lam=1.5, k=16, gamma=np.inf, data="mnist", count=12_000, pixels=28
         data: "mnist", "fashion_mnist" or "digits".
         count: real images.
         pixels: a side, a multiple of 4.
-        space: "lenet" or "pixels": the features that metrics compare.
+        space: the features that metrics compare: "paper" (a LeNet's last hidden layer before its activation), "lenet" (after
+            it) or "pixels".
         samples: images that a generation is judged by.
         fit: of `family`.
     """
     model = family(data, count, pixels, space, samples, **fit)
     if arm == "baseline":
-        return make_loop(model, regimes.baseline())
+        return baseline(model)  # the same loop at every lam, which is then run once
     if arm == "iterative fine-tuning":
         return make_loop(model, regimes.augment(lam))
     return make_loop(model, regimes.augment(lam), correctors.nearest_centroid(centroids(data, count, pixels, k), gamma))
+
+
+@cache
+def baseline(model):
+    return make_loop(model, regimes.baseline())
 
 
 @cache
@@ -62,7 +68,8 @@ def real(data, pixels):
 @cache
 def panel(data, pixels, space, samples):
     chosen = real(data, pixels)
-    return image_panel(chosen, samples, pixels_features() if space == "pixels" else lenet_features(chosen))
+    features = pixels_features() if space == "pixels" else lenet_features(chosen, before=space == "paper")
+    return image_panel(chosen, samples, features)
 
 
 @cache
@@ -84,14 +91,19 @@ def family(
     rate=1e-4,
     later=1,
     later_rate=2.5e-7,
+    stairs=True,
     anneal=False,
+    moments=True,
     batch=256,
     chunk=250,
 ):
     """ContextUnet of `features`, T = 400, drawn by DDIM in `steps` or (None) step by step; `first`, `later` in epochs.
 
-    `anneal` lets the learning rate of every later fit go to zero, as that of the first does: large rates otherwise leave
-    each generation at a random place around its optimum, which hides what the data does.
+    As released, the first fit's rate falls by `rate` / `first` an epoch (`stairs`; otherwise straight to zero), and Adam's
+    `moments` go on from generation to generation (otherwise every fit begins with new ones).
+
+    `anneal` lets the learning rate of every later fit go to zero: large rates otherwise leave each generation at a random place
+    around its optimum, which hides what the data does.
     """
     chosen = real(data, pixels)
     learner = diffusion(
@@ -103,8 +115,10 @@ def family(
         drop=0.1,
         guidance=0.5,
     )
-    rates = {"rate": linear(rate), "later_rate": linear(later_rate) if anneal else later_rate}
-    spec = training(Budget(epochs=first), Budget(epochs=later), **rates, batch=batch)
+    falling = staircase(rate, int(first)) if stairs else linear(rate)
+    later_rate = linear(later_rate) if anneal else later_rate
+    budgets = Budget(epochs=first), Budget(epochs=later)
+    spec = training(*budgets, rate=falling, later_rate=later_rate, batch=batch, keep_moments=bool(moments))
     return hosted_model(
         learner,
         spec,
@@ -119,12 +133,13 @@ def family(
 
 def annotate(ds, options):
     """The dataset with what its figures and report say: the evaluation, and what the correction does to a perfect model."""
-    found = {"data": "mnist", "count": 12_000, "pixels": 28, "space": "lenet", "samples": 5000, "k": 16, **options}
+    found = {"data": "mnist", "count": 12_000, "pixels": 28, "space": "paper", "samples": 5000, "k": 16, **options}
     data, pixels, samples = found["data"], found["pixels"], found["samples"]
     judge = panel(data, pixels, found["space"], samples)
     ds = judge.annotate(ds)
     chosen = real(data, pixels)
     held_out = {"x": chosen.train_x[-samples:], "label": chosen.train_y[-samples:]}
+    ds.attrs["dtype"] = np.dtype(compute_dtype() or np.float32).name
     said = []
     for k in sorted({found["k"], 4 * found["k"]}):
         moved = move(jax.random.key(0), held_out, centroids(data, found["count"], pixels, k))
@@ -149,14 +164,20 @@ TINY = {
     "features": 8,
     "steps": 2,
     "first": 1,
+    "stairs": False,
+    "moments": False,
     "batch": 20,
     "chunk": 60,
 }
 
-# a thousand digits at 16 x 16 and a U-Net of 24 features: every fit is shorter and its rates are larger in proportion
+# a thousand digits at 16 x 16 and a U-Net of 24 features: every fit is shorter and its rates are larger in proportion, go
+# straight to zero, and begin with new moments
 SMALL = {
     "count": 1000,
     "pixels": 16,
+    "space": "lenet",
+    "stairs": False,
+    "moments": False,
     "features": 24,
     "steps": 10,
     "first": 60,
@@ -174,7 +195,7 @@ experiment = Experiment(
     sizes={
         "tiny": Size(1, 2, options=TINY),
         "small": Size(3, 7, options=SMALL),
-        "paper": Size(3, 51),
+        "paper": Size(3, 51, {"lam": [0.2, 0.5, 1.0, 1.5]}),
     },
     measure=("fid", "fid_inf", "kid", "precision", "recall", "diversity"),
     worse="up",

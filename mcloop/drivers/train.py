@@ -119,12 +119,18 @@ def _lay_out(make, grid, seeds: int, generations: int, seed: int, folder: Path):
         check_room(loop.model, loop.regime, generations)
     common = {"seed": seed, "generations": generations, "numerics": numerics()}
     arrays: dict[int, Any] = {}
-    hosted = [(p, c, loop) for p, (c, loop) in enumerate(zip(cells, loops, strict=True)) if loop.model.hosted is not None]
-    known = {p: describe_loop(loop, arrays) for p, _, loop in hosted}
+    # cells of one and the same loop (a baseline at every lam) are one plan, named after the first of them
+    same = [[c for c, other in enumerate(loops) if other is loop] for loop in loops]
+    hosted = [
+        (places, cell, loop)
+        for c, (places, cell, loop) in enumerate(zip(same, cells, loops, strict=True))
+        if loop.model.hosted is not None and c == places[0]
+    ]
+    known = {places[0]: describe_loop(loop, arrays) for places, _, loop in hosted}
     plans = [
-        _hosted(loop, cell, place, i, keys[i], folder, {**common, "loop": known[place]}, generations)
+        _hosted(loop, cell, places, i, keys[i], folder, {**common, "loop": known[places[0]]}, generations)
         for i in range(seeds)
-        for place, cell, loop in hosted
+        for places, cell, loop in hosted
     ]
     members = [(p, c, loop) for p, (c, loop) in enumerate(zip(cells, loops, strict=True)) if loop.model.hosted is None]
     plans += _compiled(make, members, keys, common, generations)
@@ -152,7 +158,7 @@ def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.Pa
     return found
 
 
-def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, generations: int) -> Plan:
+def _hosted(loop: Loop, cell, places: list[int], i: int, key, folder: Path, common, generations: int) -> Plan:
     name = unit_name({**cell, "seed": i})
     shards, partial = folder / name / "shards", PartialDraws(folder / name / "partial_draws")
 
@@ -175,7 +181,7 @@ def _hosted(loop: Loop, cell, place: int, i: int, key, folder: Path, common, gen
     settings = {**common, "cell": describe(cell), "replica": i, "data_sha256": fingerprint(start().real)}
     codec = shards_codec(loop, start, shards)
     shared = (id(loop.model.observe), i)  # the same in models that differ only in how they go on after the first fit
-    return Plan(name, settings, codec, first, step, lambda c, s: () if (c, s) == (place, i) else None, shared, partial.tidy)
+    return Plan(name, settings, codec, first, step, lambda c, s: () if c in places and s == i else None, shared, partial.tidy)
 
 
 def _compiled(make, cells: list[tuple[int, dict[str, Any], Loop]], keys, common, generations: int) -> list[Plan]:

@@ -56,12 +56,17 @@ def pixels_features() -> Features:
 
 
 def lenet_features(
-    images: Images, seed: int = 0, cache: str | os.PathLike[str] | None = None, epochs: int | None = None
+    images: Images,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    epochs: int | None = None,
+    before: bool = False,
 ) -> Features:
     """The 84 units of the last hidden layer of a LeNet (LeCun et al. 1998), trained once on `images` and then kept.
 
-    Gillman et al. 2024 compare MNIST images in this layer. Adam at 2e-3 with a cosine to zero, batches of 128; the file
-    is named by a SHA-256 of the data, the settings and the seed, and a damaged one is trained again.
+    Gillman et al. 2024 compare MNIST images in this layer, before its activation, of a LeNet with sigmoids; this one has
+    ReLUs. Adam at 2e-3 with a cosine to zero, batches of 128; the file is named by a SHA-256 of the data, the settings and the
+    seed, and a damaged one is trained again.
 
     Args:
         images: the real data; training set to train on, test set for `accuracy`.
@@ -69,6 +74,7 @@ def lenet_features(
         cache: folder to keep the network in; None is $MCLOOP_CACHE or ~/.cache/mcloop. Where it cannot be written, a
             warning says so and the network is trained every time.
         epochs: passes over the training set; None is 4, or as many as 1,500 steps take.
+        before: take the layer before its ReLU, as that paper does, and not after; the network is the same.
 
     Returns:
         Features with d = 84 and probabilities of 10 classes; the training is compiled and run here.
@@ -92,7 +98,7 @@ def lenet_features(
     else:
         with progress.stage("training features"):
             variables = _train(net, images, seed, epochs)
-    extract, classify = _readers(net, variables, shape)
+    extract, classify = _readers(net, variables, shape, "before" if before else "after")
     accuracy = float(kept["accuracy"]) if fits else float((classify(images.test_x).argmax(1) == images.test_y).mean())
     if not fits:
         arrays = {str(i): np.asarray(x) for i, x in enumerate(jax.tree.leaves(variables))}
@@ -101,7 +107,8 @@ def lenet_features(
         except InputError as error:
             said = f"the LeNet was not kept, and will be trained again next time (MCLOOP_CACHE names a folder): {error}"
             warnings.warn(one_line(said, 300), stacklevel=2)
-    said = f"LeNet, 84 units of the last hidden layer ({images.name}, {shape[0]} x {shape[1]} pixels, seed {seed})"
+    layer = f"the last hidden layer{' before its ReLU' if before else ''}"
+    said = f"LeNet, 84 units of {layer} ({images.name}, {shape[0]} x {shape[1]} pixels, seed {seed})"
     return Features(said, extract, classify, accuracy)
 
 
@@ -142,13 +149,13 @@ def _train(net, images, seed, epochs) -> Variables:
     return variables
 
 
-def _readers(net, variables, shape):
+def _readers(net, variables, shape, which):
     """(extract, classify) of images of one shape, by one compiled forward pass."""
 
     @jax.jit
     def forward(x):
         x = x.astype(jnp.float32) / 255
-        hidden, _ = net.apply(variables, x, features=True)
+        hidden, _ = net.apply(variables, x, features=which)
         logits, _ = net.apply(variables, x)
         return hidden, jax.nn.softmax(logits)
 

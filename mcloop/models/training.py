@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -120,6 +121,30 @@ def cosine(start: float, end: float = 0.0, warmup: float = 0.0) -> Schedule:
     return rate
 
 
+def staircase(start: float, steps: int) -> Schedule:
+    """A learning rate that falls from `start` in equal steps (one an epoch), to start / steps in the last; never to 0."""
+
+    def rate(share):
+        return start * (1 - jnp.floor(share * steps * (1 + 1e-6) + 1e-6) / steps)  # a float's grain up, for whole epochs
+
+    return rate
+
+
+def adamw(decay: float = 0.1, b2: float = 0.95) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 1711.05101) of what multiplies, and of nothing that is added.
+
+    Norms, biases and learned positions keep their size: a decay pulls them towards a network that normalises nothing and knows
+    no order. They are known by the last word of their name, "scale", "bias" or "positions".
+    """
+    return optax.chain(optax.scale_by_adam(b2=b2), optax.add_decayed_weights(decay, mask=_decays))
+
+
+def _decays(params):
+    """Which parameters are decayed, in a tree of the same form."""
+    spared = ("scale", "bias", "positions")
+    return jax.tree_util.tree_map_with_path(lambda path, x: getattr(path[-1], "key", None) not in spared, params)
+
+
 def _schedule(rate) -> Schedule:
     return rate if callable(rate) else lambda share: rate
 
@@ -129,7 +154,8 @@ class Fitted(NamedTuple):
 
     Attributes:
         variables: parameters and running statistics.
-        ema: the averaged parameters that samples are drawn from, () without an average.
+        ema: the averaged variables that samples are drawn from, running statistics included, which belong to the parameters
+            that they were counted under; () without an average.
         moments: the optimiser's state, () where it is not handed on to the next generation.
     """
 
@@ -140,7 +166,7 @@ class Fitted(NamedTuple):
 
 def begin(training: Training, variables) -> Fitted:
     """A network that has not been trained yet."""
-    ema = () if training.ema is None else variables.params
+    ema = () if training.ema is None else variables
     return Fitted(variables, ema, training.transform.init(variables.params) if training.keep_moments else ())
 
 
@@ -148,7 +174,7 @@ def averaged(fitted: Fitted):
     """The variables that samples are drawn from and that are measured."""
     if isinstance(fitted.ema, tuple) and not fitted.ema:
         return fitted.variables
-    return fitted.variables._replace(params=fitted.ema)
+    return fitted.ema
 
 
 def start(training: Training, previous: Fitted, initial=None) -> Fitted:
@@ -175,10 +201,13 @@ def step(learner: Learner, training: Training, key, run: Fitted, points, rate) -
     (loss, stats), gradient = jax.value_and_grad(objective, has_aux=True)(variables.params)
     updates, moments = training.transform.update(gradient, run.moments, variables.params)
     params = jax.tree.map(lambda p, u: p - rate * u, variables.params, updates)
-    ema = run.ema
-    if training.ema is not None:
-        ema = jax.tree.map(lambda a, p: a + (1 - training.ema) * (p - a), ema, params)
-    return Fitted(variables._replace(params=params, stats=stats), ema, moments), loss
+    after = variables._replace(params=params, stats=stats)
+    ema = run.ema if training.ema is None else jax.tree.map(partial(_towards, 1 - training.ema), run.ema, after)
+    return Fitted(after, ema, moments), loss
+
+
+def _towards(share, average, new):
+    return average + share * (new - average) if jnp.issubdtype(new.dtype, jnp.inexact) else new
 
 
 def finite(tree) -> jax.Array:

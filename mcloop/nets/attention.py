@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -10,38 +12,77 @@ _BLOCK = 64  # queries (forward) or keys (backward) at a time on a CPU; longer s
 
 
 def attend(q, k, v):
-    """Causal attention, each argument and the result (b, t, heads, head width); softmax in float32."""
-    if jax.default_backend() == "cpu":
-        return _attend(q, k, v)
-    cudnn = jax.default_backend() == "gpu" and q.dtype == jnp.bfloat16
-    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn" if cudnn else None)
+    """Causal attention, each argument and the result (b, t, heads, head width); softmax in float32.
+
+    The kernel is the platform's for which the program is lowered, whatever the machine that it is traced on: blocks written out
+    for a CPU, cuDNN's flash attention on cards that have it, and what XLA makes of a plain product elsewhere.
+    """
+    return _attend(q, k, v)
+
+
+def flash(q) -> bool:
+    """Whether cuDNN's flash attention takes such queries, and the cards in sight (if any) have it: 8.0 and newer."""
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    cards = [device for device in jax.devices() if device.platform == "gpu"]
+    if any(float(getattr(card, "compute_capability", 0) or 0) < 8 for card in cards):
+        return False
+    shape = jax.ShapeDtypeStruct(q.shape, q.dtype)
+    try:
+        jax.eval_shape(partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn"), shape, shape, shape)
+    except (RuntimeError, NotImplementedError, ValueError):  # no cuDNN here, or heads that it does not take
+        return False
+    return True
+
+
+def _by_platform(cpu, accelerator, q, *operands):
+    """`cpu` on a CPU; elsewhere `accelerator`, given the kernel."""
+    plain = partial(jax.nn.dot_product_attention, is_causal=True)
+    card = partial(plain, implementation="cudnn") if flash(q) else plain
+    own, others = partial(accelerator, card), partial(accelerator, plain)
+    return lax.platform_dependent(q, *operands, cpu=cpu, cuda=own, default=others)
 
 
 @jax.custom_vjp
 def _attend(q, k, v):
-    """The same for a CPU: a head at a time, in blocks above the diagonal of which nothing is computed.
+    """On a CPU a head at a time, in blocks above the diagonal of which nothing is computed.
 
     What is kept for the backward pass is one number a query, the logarithm of its normaliser (Dao et al. 2205.14135): on a
-    CPU the first touch of fresh memory costs more than the exponentials.
+    CPU the first touch of fresh memory costs more than the exponentials. Accelerators make theirs anew.
     """
     return _forward(q, k, v)[0]
 
 
 def _forward(q, k, v):
-    out, normaliser = lax.map(lambda head: _head_forward(*head), tuple(jnp.moveaxis(x, 2, 0) for x in (q, k, v)))
-    out = jnp.moveaxis(out, 0, 2)
+    out, normaliser = _by_platform(_forward_blocks, _forward_kernel, q, k, v)
     return out, (q, k, v, out, normaliser)
 
 
 def _backward(kept, g):
-    q, k, v, out, normaliser = kept
+    return _by_platform(_backward_blocks, _backward_kernel, *kept, g)
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _forward_kernel(kernel, q, k, v):
+    return kernel(q, k, v), jnp.zeros((q.shape[2], *q.shape[:2]), jnp.float32)
+
+
+def _backward_kernel(kernel, q, k, v, out, normaliser, g):
+    return jax.vjp(kernel, q, k, v)[1](g)
+
+
+def _forward_blocks(q, k, v):
+    out, normaliser = lax.map(lambda head: _head_forward(*head), tuple(jnp.moveaxis(x, 2, 0) for x in (q, k, v)))
+    return jnp.moveaxis(out, 0, 2), normaliser
+
+
+def _backward_blocks(q, k, v, out, normaliser, g):
     shift = jnp.einsum("bthd,bthd->hbt", g, out, preferred_element_type=jnp.float32)
     parts = tuple(jnp.moveaxis(x, 2, 0) for x in (q, k, v, g))
     gradients = lax.map(lambda head: _head_backward(*head), (*parts, normaliser, shift))
     return tuple(jnp.moveaxis(x, 0, 2) for x in gradients)
-
-
-_attend.defvjp(_forward, _backward)
 
 
 def _head_forward(q, k, v):

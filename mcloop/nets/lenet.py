@@ -24,14 +24,17 @@ class _LeNet(nnx.Module):
         self.leave = nnx.Linear(_HIDDEN, classes, rngs=rngs)
         self.shape = (image, image, 1)
 
-    def __call__(self, x, train=False, features=False):
+    def __call__(self, x, train=False, features=""):
         if x.shape[1:] != self.shape:
             raise InputError(f"x has shape {x.shape}; this network takes (b, {', '.join(map(str, self.shape))}).")
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
             x = max_pool(jax.nn.relu(conv(x, kernel[...]) + bias[...]))
         x = jax.nn.relu(self.dense1(x.reshape(len(x), -1)))
-        x = jax.nn.relu(self.dense2(x))
-        return x if features else self.leave(x)
+        before = self.dense2(x)
+        x = jax.nn.relu(before)
+        if features:
+            return before if features == "before" else x
+        return self.leave(x)
 
 
 def _kernel(rngs, inputs, outputs):
@@ -41,8 +44,8 @@ def _kernel(rngs, inputs, outputs):
 def lenet(classes: int = 10, image: int = 28) -> Network:
     """LeNet-5 with ReLU and maximum pooling (LeCun et al. 1998), called as `apply(variables, x)`.
 
-    x is (b, image, image, 1) in [0, 1]. The output is logits (b, classes), or with `features=True` the 84 units of the last
-    hidden layer, (b, 84), after their ReLU. Convolutions pad, so that images down to 4 pixels work.
+    x is (b, image, image, 1) in [0, 1]. The output is logits (b, classes), or with `features` "before" or "after" the 84 units
+    of the last hidden layer, (b, 84), before or after their ReLU. Convolutions pad, so that images down to 4 pixels work.
 
     Raises:
         InputError: an image smaller than 4 pixels, fewer than two classes.

@@ -19,7 +19,7 @@ from mcloop.data.text import Text, corpus, counted, load_text
 from mcloop.data.tokens import bpe_tokenizer
 from mcloop.experiment import Experiment, Size, chosen, once
 from mcloop.models.hosted import with_budget
-from mcloop.models.training import Budget, compute_dtype, cosine, training
+from mcloop.models.training import Budget, adamw, compute_dtype, cosine, training
 from mcloop.nets.transformer import Shape
 from mcloop.studies.story_models import StoryModel, corpus_of, story_model
 
@@ -139,7 +139,6 @@ def family(
         samples, chunk: of `models.stories.story_model`.
     """
     import jax
-    import optax
 
     check("share", share, "a share of the stories in (0, 1]", lambda v: (v > 0) & (v <= 1))
     check("first", first, "a multiple of epochs > 0", lambda v: (v > 0) & np.isfinite(v))
@@ -157,7 +156,6 @@ def family(
     parts = (train[i : i + _LEARNT_FROM] for i in range(0, len(train), _LEARNT_FROM))
     tokens = sum(int(counted(part, data.tokenizer.end, data.packing).sum()) for part in parts)
     data = data._replace(train=train, tokens=tokens)
-    transform = optax.chain(optax.scale_by_adam(b2=0.95), optax.add_decayed_weights(0.1))
     schedule = cosine(rate, rate / 10, warmup=0.05)
     return story_model(
         data,
@@ -167,7 +165,7 @@ def family(
             Budget(epochs=epochs),
             rate=schedule,
             batch=batch,
-            transform=transform,
+            transform=adamw(),
             clip=1.0,
             warm=bool(warm),
         ),
