@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import tempfile
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from mcloop.errors import InputError
+from mcloop.guard import guarded
 
 app = tyro.extras.SubcommandApp()
 _DESCRIPTION = "Self-consuming generative loops; `mcloop --version` says which mcloop this is."
@@ -278,92 +273,20 @@ def _there(path: Path) -> bool:
         return False
 
 
-class _Ended(BaseException):
-    """The system asks this process to end."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-@contextmanager
-def _ending() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind like Ctrl-C, so that a run's folder is left as one that was interrupted."""
-
-    def end(number, _):
-        raise _Ended(number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one of them
-                before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def main(args: list[str] | None = None) -> None:
     """Entry point: exit code 0, 1 (a law failed), 2 (bad input, one sentence), 70 (a fault), 128 + the signal that ended it."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # output never dies of its own letters
-    _find_home()
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-        with _ending():
-            _guarded(sys.argv[1:] if args is None else args)
+    said = sys.argv[1:] if args is None else args
+    guarded(lambda: _version() if said == ["--version"] else _command(said))
 
 
-def _find_home() -> None:
-    """Matplotlib wants a home for its fonts, which not every machine has."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ.setdefault("MPLCONFIGDIR", os.path.join(tempfile.gettempdir(), "mcloop-matplotlib"))
+def _version() -> None:
+    from importlib import metadata
+
+    print(f"mcloop {metadata.version('mcloop')}")
 
 
-def _guarded(args: list[str]) -> None:
-    kept = "all that was finished is kept, and the same command goes on from there."
-    try:
-        if args == ["--version"]:
-            from importlib import metadata
-
-            return print(f"mcloop {metadata.version('mcloop')}")
-        app.cli(prog="mcloop", description=_DESCRIPTION, config=(OmitArgPrefixes,), args=args)
-    except InputError as error:
-        print(f"mcloop: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print(f"mcloop: interrupted; {kept}", file=sys.stderr)
-        raise SystemExit(130) from None
-    except _Ended as error:
-        print(f"mcloop: ended by {signal.Signals(error.number).name}; {kept}", file=sys.stderr)
-        raise SystemExit(128 + error.number) from None
-    except BrokenPipeError:
-        # the reader of our output has left (mcloop list | head): not an error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
-    except Exception as error:
-        print(f"mcloop: {_fault(error)}", file=sys.stderr)
-        raise SystemExit(70) from None
-
-
-def _fault(error: Exception) -> str:
-    """A sentence on an error that nobody foresaw, and where its traceback is."""
-    import traceback
-
-    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="mcloop-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            file.write("".join(traceback.format_exception(error)))
-        return f"a fault of mcloop or of the config ({what}); its traceback is in {file.name}, and what was finished is kept."
-    except OSError:
-        return f"a fault of mcloop or of the config ({what}); what was finished is kept."
+def _command(said: list[str]) -> None:
+    app.cli(prog="mcloop", description=_DESCRIPTION, config=(OmitArgPrefixes,), args=said)
 
 
 if __name__ == "__main__":

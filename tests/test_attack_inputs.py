@@ -10,6 +10,7 @@ from mcloop import cli
 from mcloop.drivers import sweep as sweeping
 from mcloop.drivers import train as training
 from mcloop.errors import InputError
+from mcloop.experiment import config as ex
 
 LINES = 1000
 
@@ -91,6 +92,14 @@ def _nothing_runs(monkeypatch, tmp_path):
     from mcloop.validation import validate
 
     monkeypatch.chdir(tmp_path)
+    load, kept = ex.load, {}  # a file is run once, so that a thousand lines take seconds
+
+    def once(known):
+        if known.path not in kept:
+            kept[known.path] = load(known)
+        return kept[known.path]
+
+    monkeypatch.setattr(ex, "load", once)
     monkeypatch.setattr(sweeping, "run_plans", begins)
     monkeypatch.setattr(sweeping, "_shaping", lambda *_: set())
     monkeypatch.setattr(sweeping, "_rehearse", begins)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -271,3 +273,32 @@ def test_arguments_of_functions_are_refused_in_a_sentence():
     for bad in (np.float32(2), np.int32(0), True):
         with pytest.raises(mcloop.InputError):
             sweeping.check_generations(bad)
+
+
+def test_output_never_dies_of_its_letters(own, tmp_path, capsys, monkeypatch):
+    """A folder and a table whose names are not UTF-8, no home, and a console of ASCII."""
+    from mcloop.storage import places
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(places.Path, "home", homeless)
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    rows = "\n".join(f"{a:.3f},{b:.3f}" for a, b in np.random.default_rng(0).normal(size=(40, 2)))
+    (tmp_path / "t\udcff.csv").write_text(f"a,b\n{rows}\n")
+    arguments = ["run", "beyond/real_table", "--size", "tiny", "--set", "family=gaussian", "--set", "regime=replace"]
+    main([*arguments, "--data", "t\udcff.csv", "--out", "out\udcff"])
+    assert (tmp_path / "out\udcff/results.nc").is_file()
+    assert "t\\udcff.csv" in (tmp_path / "out\udcff/report.md").read_text()
+    monkeypatch.setenv("MCLOOP_CACHE", "/dev/null/cache")
+    with pytest.warns(UserWarning, match="cache '/dev/null/cache' cannot be written"):
+        assert places.cache_folder().name == "mcloop-cache"
+
+
+def test_a_console_of_ascii_shows_everything():
+    code = "import sys; from mcloop.cli import main; main(['list', '-v', 'kde']); print('\\u2202 \\udcff')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii:strict"}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u2202 \\udcff" in done.stdout

@@ -147,6 +147,17 @@ def test_the_table_shows_every_formula_and_the_verdicts(handful, capsys, monkeyp
     assert "[lam/((1 + lam)" in said  # square brackets are no markup
 
 
+def test_the_table_is_readable_at_80_columns(handful, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    validate.table([handful[0]._replace(passed=False), *handful[1:]])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    for row in handful:
+        assert f"{row.id:4} " in said
+        assert row.law.split()[0] in said
+    assert "FAIL: " in said and "3 of 4 checks pass" in said
+
+
 def test_the_figure_is_drawn_of_laws_that_pass_and_fail(handful, tmp_path):
     lost = handful[0]._replace(z=80.0, passed=False)
     validate.figure([lost, *handful[1:]], tmp_path / "laws.png")

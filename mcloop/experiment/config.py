@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,6 +109,11 @@ def captions() -> list[Caption]:
 
 def caption(name: str, path: Path) -> Caption:
     """The caption of one config file."""
+    return _read(name, path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read(name: str, path: Path, changed: int) -> Caption:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     fields = {
         key.lower(): " ".join(value.split())

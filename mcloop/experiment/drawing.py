@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,13 @@ def figures(ds, bound: Experiment, title: str) -> tuple[Any, dict[str, Any]]:
         return ds, plots.draw(ds, bound, title)
     except Exception as error:
         return _failed(ds, "the figures", error), {}
+
+
+def png(figure) -> bytes:
+    """A figure as a PNG; in memory, since its file's name may be any that the file system has."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=max(130, figure.dpi))
+    return buffer.getvalue()
 
 
 def text(ds, name: str, write: Callable[[Any], str], known: Caption) -> tuple[Any, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import sys
 import warnings
@@ -163,9 +162,7 @@ def _draw(run: Run, ds, known: Caption, experiment: Experiment, settings: Settin
         title = f"{warned.split(':')[0].strip('*')}: {title}"
     ds, drawn = drawing.figures(ds, bound, title)
     for name, figure in drawn.items():
-        payload = io.BytesIO()
-        figure.savefig(payload, format="png", dpi=max(130, figure.dpi))
-        run.save_bytes(f"plots/{name}.png", payload.getvalue())
+        run.save_bytes(f"plots/{name}.png", drawing.png(figure))
         files[name], captions[name] = run.path(f"plots/{name}.png"), str(figure.get_label())
     names = [f"{name}.png" for name in files]
     ds, text = drawing.text(ds, "report.md", lambda d: story.write(d, bound, known, settings, names), known)

@@ -88,7 +88,15 @@ def simulate(
         how: dict[str, Any] = {"reduce": experiment.reduce, "block": experiment.block}
         how["static"] = (*STATIC, *experiment.static)
         ds = sweep(make, settings.grid, folder=folder / "chunks", **how, **shared)
-    return _with_measures(ds, experiment, settings).assign_attrs({UNFINISHED: 1} if experiment.annotate else {})
+    ds = _with_measures(ds, experiment, settings).assign_attrs({UNFINISHED: 1} if experiment.annotate else {})
+    return ds.assign_attrs({name: _printable(value) for name, value in ds.attrs.items()})
+
+
+def _printable(value: Any) -> Any:
+    """Text without what no file can hold: the name of a data file need not be UTF-8."""
+    if isinstance(value, (list, tuple)):
+        return [_printable(v) for v in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _with_measures(ds, experiment: Experiment, settings: Settings):

@@ -98,7 +98,7 @@ class Run:
 
     def save_text(self, name: str, text: str) -> None:
         """Saves a text file of the run, with its checksum."""
-        self._save(name, text.encode())
+        self._save(name, text.encode("utf-8", "backslashreplace"))
 
     def save_bytes(self, name: str, payload: bytes) -> None:
         """Saves a file of the run, such as a figure, with its checksum."""

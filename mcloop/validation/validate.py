@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import textwrap
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -191,6 +192,9 @@ def table(rows: Sequence[Row]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    console = Console()
+    if console.width < _NARROW:
+        return _lines(rows, console)
     said = Table(caption=f"law: |z| < {threshold():.2f}; wrong neighbour: |z| > {REJECT:g}", caption_justify="left")
     for name in ("id", "regime", "law"):
         said.add_column(name, overflow="fold")
@@ -201,8 +205,28 @@ def table(rows: Sequence[Row]) -> None:
     said.add_column("verdict", no_wrap=True)
     for row in rows:
         said.add_row(*map(escape, (row.id, f"{row.regime}: {row.parameters}", row.law, *_numbers(row))))
-    console = Console()
     console.print(said)
+    _total(rows, console)
+
+
+_NARROW = 140  # columns, below which a table of nine would be shreds
+
+
+def _lines(rows: Sequence[Row], console) -> None:
+    """The rows as a verdict a line, with the law and what was simulated below it."""
+    for row in rows:
+        value, predicted, z, neighbour, away, verdict = _numbers(row)
+        said = [f"{row.id:4} {verdict}: {value}, predicted {predicted}, z {z}"]
+        said += [f"{row.law}; {row.regime}: {row.parameters}", f"wrong neighbour: {neighbour}; its z {away}"]
+        for i, text in enumerate(said):
+            indent = {"initial_indent": "     " * (i > 0), "subsequent_indent": "     "}
+            wrapped = textwrap.fill(text, max(40, console.width), **indent)
+            console.print(wrapped, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"law: |z| < {threshold():.2f}; wrong neighbour: |z| > {REJECT:g}", markup=False, highlight=False)
+    _total(rows, console)
+
+
+def _total(rows: Sequence[Row], console) -> None:
     failed = [row.id for row in rows if not row.passed]
     console.print(
         f"{len(rows) - len(failed)} of {len(rows)} checks pass" + (f"; FAILED: {', '.join(failed)}" if failed else "")
