@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from importlib import metadata
 from typing import Any
 
@@ -84,6 +85,7 @@ AXES: dict[str, str] = {
 }
 
 
+DISTANCES = ("w2", "sliced_w2", "field_distance", "param_distance")  # whose squares are what an error is
 INSIDE = ("seed", "statistic", "generation")  # dimensions of a measure that are not axes of the grid
 
 
@@ -108,6 +110,17 @@ def short(value: Any) -> str:
 def named(axis: str, value: Any) -> str:
     """A coordinate in words: "lam 0.5"; a string stands for itself."""
     return short(value) if isinstance(value, str) else f"{axis} {short(value)}"
+
+
+def unplaced(text: str) -> str:
+    """A text without where its files lie: of an absolute path only the last name stays, which says what was read."""
+    return _PATHS.sub(lambda found: found[0].rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1], text)
+
+
+# two or more names behind a root: "/home/me/data.csv", "C:\\Users\\me\\data.csv", "~/data.csv"; no URL, and no fraction
+_PATHS = re.compile(
+    r"(?<![\w/:.])(?:~(?=/)|[A-Za-z]:(?=[\\/]))?(?:[\\/][^\s\\/'\"`;,()<>|]+){2,}|(?<![\w/:.])~/[^\s'\"`;,()<>|]+"
+)
 
 
 def number(mean: float, sem: float) -> str:

@@ -195,7 +195,7 @@ def test_arms_by_paired_t():
     assert second.startswith("At the last generation fid, lam 1 is ")
     assert "lam 0.5" in first
     test = stats.ttest_rel(last[1], last[0])
-    low, high = test.confidence_interval(0.95)
+    low, high = test.confidence_interval(1 - 0.02 / 6)  # three pairs in two cells share what a report may miss
     gap = last[1] - last[0]
     assert f'"corrected" minus "baseline" is {gap.mean():.4g} +- {stats.sem(gap):.1g} ({low:.3g} to {high:.3g})' in second
     assert "over 4 paired seeds" in second

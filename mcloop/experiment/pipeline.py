@@ -175,8 +175,6 @@ def validate_into(level, seed: int, only, json_file: Path | None, out: Path | No
     """Run `validate`, print its table, write JSON and the figure where asked; whether every law passed."""
     from mcloop.validation import validate as v
 
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be a whole number from 0 to 2^32 - 1, not {seed}.")
     v.chosen(only or None)  # a wrong name leaves no empty file
     for path in (json_file, None if out is None else out / "validate.png"):
         if path is not None:

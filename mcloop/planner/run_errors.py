@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mcloop.errors import InputError
-from mcloop.results import INSIDE, measures
+from mcloop.results import DISTANCES, INSIDE, measures
 from mcloop.storage.manifest import read_manifest, read_settings
 
 RESULTS = "results.nc"
@@ -27,7 +27,6 @@ SQUARED = (
     "kl_modes",
     "held_out_error",
 )
-DISTANCES = ("w2", "sliced_w2", "field_distance", "param_distance")
 SHARES = ("lost_mass",)
 _ALONE = ("baseline", "real only", "no synthetic")
 
@@ -81,7 +80,7 @@ def scale(ds, name: str) -> tuple[int, str]:
         more = "; it holds the labels' own noise too, so that ratios are drawn towards 1"
     if name in DISTANCES:
         return 2, f"a distance (in {units}), squared here{more}"
-    if name in SQUARED or units.endswith("^2"):
+    if name in SQUARED:  # by name: a second moment has the units of a square too, and is none of an error
         return 1, f"a squared error already (in {units if units not in ('', '1') else 'squared units'}){more}"
     kind = "a share of mass" if name in SHARES else "of its own kind"
     return 1, f"{kind}, no squared error: the ratio is taken as it is, and the table above does not speak of it{more}"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mcloop.results import INSIDE, measures, named
 
-HEAVY = 5.0  # of Cell.tail: a log-normal of log-variance 1.6, at which a thousand seeds still give an honest z
-
 
 class Cell(NamedTuple):
     """One cell of the grid: its coordinates, and per variable the mean, its standard error, a band, and the law.
 
-    `tail` is E x^2 / (E x)^2 over seeds: where it is large, a few seeds carry the mean, and its error says nothing.
+    `values` holds every seed, (seeds, generations), where they were kept, and `kept` the statistics where they were not.
     """
 
     where: dict[str, Any]
@@ -26,8 +24,9 @@ class Cell(NamedTuple):
     sem: dict[str, np.ndarray]
     band: dict[str, tuple[np.ndarray, np.ndarray]]
     law: dict[str, np.ndarray]
-    tail: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
     seeds: int = 0
+    kept: Mapping[str, dict[str, np.ndarray]] = {}
 
 
 def cells(ds, experiment) -> Iterator[Cell]:
@@ -36,16 +35,19 @@ def cells(ds, experiment) -> Iterator[Cell]:
     g = ds["generation"].values
     for where, label in coordinates(ds):
         part = ds.sel(where)
-        mean, sem, band, tail = {}, {}, {}, {}
+        mean, sem, band, values, kept = {}, {}, {}, {}, {}
         count = part.sizes.get("seed") or ds.attrs.get("sample_count", 1)
         for name in map(str, part.data_vars):
             mean[name], sem[name], band[name] = _over_seeds(part[name])
-            with np.errstate(invalid="ignore", divide="ignore"):
-                tail[name] = 1 + count * (sem[name] / mean[name]) ** 2
+            if "seed" in part[name].dims:
+                values[name] = part[name].transpose("seed", "generation").values.astype(np.float64)
+            else:
+                statistics = {str(k): part[name].sel(statistic=k).values for k in part["statistic"].values}
+                kept[name] = {**statistics, "mean": mean[name], "sem": sem[name]}
         law = {}
         if experiment.law is not None:
             law = {k: np.broadcast_to(v, g.shape) for k, v in experiment.law(g, **where).items()}
-        yield Cell(where, label, g, mean, sem, band, law, tail, int(count))
+        yield Cell(where, label, g, mean, sem, band, law, values, int(count), kept)
 
 
 def coordinates(ds) -> list[tuple[dict[str, Any], str]]:

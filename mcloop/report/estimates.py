@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mcloop.report.limits import limits
+
 
 class Curve(NamedTuple):
     """One measure of one cell over generations: every seed, or a mean and its standard error where only those were kept.
@@ -34,11 +36,6 @@ class Curve(NamedTuple):
         """The logarithm of every seed, or of the mean."""
         return self.mapped(np.log, lambda x: 1 / x)
 
-    def tail(self, at: int) -> float:
-        """E x^2 / (E x)^2 over seeds: where it is large, a few seeds carry the mean."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(1 + self.count * (self.sem[at] / self.mean[at]) ** 2)
-
 
 def of_seeds(g: np.ndarray, x: np.ndarray) -> Curve:
     """The Curve of x (seeds, generations)."""
@@ -49,11 +46,15 @@ def of_seeds(g: np.ndarray, x: np.ndarray) -> Curve:
 
 
 class Sample(NamedTuple):
-    """Means over seeds of k numbers, the covariance of those means, and Student's degrees of freedom: (k,), (k, k)."""
+    """Means over seeds of k numbers, the covariance of those means, and Student's degrees of freedom: (k,), (k, k).
+
+    `rows` are the seeds, (k, seeds), which tell how skewed a combination is; None where only statistics were kept.
+    """
 
     mean: np.ndarray
     covariance: np.ndarray
     freedom: int
+    rows: np.ndarray | None = None
 
 
 def sample(points: list[tuple[Curve, int]]) -> Sample:
@@ -71,47 +72,58 @@ def sample(points: list[tuple[Curve, int]]) -> Sample:
         covariance = np.full((len(points),) * 2, np.nan)
     else:
         covariance = np.atleast_2d(np.cov(np.stack(rows))) / count
+        return Sample(mean, covariance, count - 1, np.stack(rows))
     return Sample(mean, covariance, count - 1)
 
 
 class Interval(NamedTuple):
-    """A value and its 95 % interval; NaN ends where there is none."""
+    """A value and an interval; NaN ends where there is none."""
 
     value: float
     low: float
     high: float
 
 
-def _students(freedom: int) -> float:
+def _chance(found: Sample, weights: np.ndarray, miss: float) -> tuple[float, float]:
+    """How many standard errors a weighted sum of the means may lie below, and above, what it estimates."""
     from scipy.stats import t
 
-    return float(t.ppf(0.975, freedom)) if freedom > 0 else float("nan")
+    if found.freedom < 1:
+        return float("nan"), float("nan")
+    if found.rows is None or not np.isfinite(found.rows).all():
+        z = float(t.isf(miss / 2, found.freedom))
+        return z, z
+    below, above = limits((weights @ found.rows)[:, None], miss)
+    return float(below[0]), float(above[0])
 
 
-def contrast(found: Sample, weights) -> Interval:
-    """sum w_k m_k, by Student's t."""
+def contrast(found: Sample, weights, miss: float = 0.05) -> Interval:
+    """sum w_k m_k, by Student's t, and with what skewness adds to it (`limits`); the interval misses at the rate `miss`."""
     w = np.asarray(weights, np.float64)
     value = float(w @ found.mean)
+    below, above = _chance(found, w, miss)
     # a sum of squares that cancels may end a rounding below 0
-    half = _students(found.freedom) * max(float(w @ found.covariance @ w), 0.0) ** 0.5 if found.freedom > 0 else np.nan
-    return Interval(value, value - half, value + half)
+    error = max(float(w @ found.covariance @ w), 0.0) ** 0.5 if found.freedom > 0 else np.nan
+    return Interval(value, value - above * error, value + below * error)
 
 
-def log_contrast(found: Sample, weights) -> Interval:
-    """sum w_k log m_k, its error by the slope of the logarithm at the means (the delta method), by Student's t."""
+def log_contrast(found: Sample, weights, miss: float = 0.05) -> Interval:
+    """sum w_k log m_k, its error by the slope of the logarithm at the means (the delta method)."""
     slopes = 1 / found.mean
-    logs = Sample(np.log(found.mean), found.covariance * np.outer(slopes, slopes), found.freedom)
-    return contrast(logs, weights)
+    rows = None if found.rows is None else found.rows * slopes[:, None]
+    logs = Sample(np.log(found.mean), found.covariance * np.outer(slopes, slopes), found.freedom, rows)
+    return contrast(logs, weights, miss)
 
 
-def quotient(found: Sample, above, below) -> Interval | None:
-    """(a . m) / (b . m), by Fieller's theorem: every q at which a . m - q b . m is 0 by Student's t; None if unbounded.
+def quotient(found: Sample, above, below, miss: float = 0.05) -> Interval | None:
+    """(a . m) / (b . m), by Fieller's theorem: every q at which a . m - q b . m is 0 by chance; None if unbounded.
 
     It is unbounded where the denominator is not told from 0.
     """
     a, b = np.asarray(above, np.float64), np.asarray(below, np.float64)
     top, bottom = float(a @ found.mean), float(b @ found.mean)
-    square = _students(found.freedom) ** 2
+    q = top / bottom if bottom else 0.0
+    square = max(_chance(found, a - q * b, miss)) ** 2
     vaa, vab, vbb = (square * float(x @ found.covariance @ y) for x, y in ((a, a), (a, b), (b, b)))
     scale = bottom**2 - vbb
     if not scale > 0:
@@ -145,7 +157,7 @@ class Growth(NamedTuple):
     words: str
 
 
-def growth(curve: Curve) -> Growth | None:
+def growth(curve: Curve, miss: float = 0.05) -> Growth | None:
     """Whether a curve grows like a constant, log g, g or faster, from how much of its rise came late; None below 4 generations.
 
     The power p is read off the share of the rise from generation 1 to the last, T, that came after T/2. Where the same
@@ -160,26 +172,26 @@ def growth(curve: Curve) -> Growth | None:
     half, quarter = near
     found = sample([(curve, 0), (curve, half), (curve, last)])
     span = float(curve.g[last] - curve.g[half])
-    rate = contrast(found, np.array([0, -1, 1]) / span)
-    rise = contrast(found, (-1, 0, 1))
+    rate = contrast(found, np.array([0, -1, 1]) / span, miss)
+    rise = contrast(found, (-1, 0, 1), miss)
     if rise.value == 0 and not np.any(found.covariance != 0):
         return Growth(Interval(-np.inf, -np.inf, -np.inf), rate, "constant")
     if found.freedom < 1:
         return Growth(None, rate, "one seed")
     if rise.high < 0:
         return Growth(Interval(-np.inf, -np.inf, -np.inf), rate, "falls")
-    p = _power(curve, 0, half, last)
-    late = _power(curve, quarter, half, last) if 0 < quarter < half else None
+    p = _power(curve, 0, half, last, miss)
+    late = _power(curve, quarter, half, last, miss) if 0 < quarter < half else None
     if p is not None and late is not None and (late.low > p.high or late.high < p.low):
         since = "" if _form(late) == _form(p) else f" from generation {curve.g[quarter]:g} on"
         return Growth(late, rate, _form(late) + since)
     return Growth(p, rate, "too noisy to tell" if p is None else _form(p))
 
 
-def _power(curve: Curve, first: int, half: int, last: int) -> Interval | None:
+def _power(curve: Curve, first: int, half: int, last: int, miss: float) -> Interval | None:
     found = sample([(curve, first), (curve, half), (curve, last)])
-    rise = contrast(found, (-1, 0, 1))
-    share = quotient(found, (0, -1, 1), (-1, 0, 1))
+    rise = contrast(found, (-1, 0, 1), miss)
+    share = quotient(found, (0, -1, 1), (-1, 0, 1), miss)
     if share is None or not rise.value > 0:
         return None
     g = (float(curve.g[first]), float(curve.g[half]), float(curve.g[last]))

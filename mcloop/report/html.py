@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from mcloop.report.profile import table
+from mcloop.report.profile import measured, table
 from mcloop.report.story import Story, tell
-from mcloop.results import measures
+from mcloop.results import measures, unplaced
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --faint: #5c5c5c; --line: #d9d9d9; --paper: #fff; --shade: #f4f4f2;
@@ -132,8 +132,13 @@ def command(experiment, settings) -> str:
             if list(usual.get(axis, ())) != list(values):
                 words += ["--set", f"{axis}={','.join(_value(v) for v in values)}"]
     words += ["--seed", str(settings.seed)] if settings.seed else []
-    words += ["--data", settings.data] if settings.data else []
+    words += ["--data", _file(settings.data)] if settings.data else []
     return shlex.join(words)
+
+
+def _file(data: str) -> str:
+    """The name of the data, without where it lies: a report is sent to others."""
+    return data if data.startswith(("tfds:", "hf:")) else Path(data).name or data
 
 
 def _header(story: Story, how: str) -> str:
@@ -203,12 +208,12 @@ def _stories(story: Story) -> str:
 
 def _profile(story: Story) -> str:
     """The run by each definition of collapse, a row each."""
-    if not story.scores:
+    if not measured(story.scores):
         return f'<p class="words">{_inline(story.scored)}</p>\n'
     head, rows = table(story.scores)
     top = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
     body = ""
-    for row, score in zip(rows, story.scores, strict=True):
+    for row, score in zip(rows, measured(story.scores), strict=True):
         verdicts = ["", "", *(e.verdict for e in score.entries), ""]
         cells = "".join(f"<td{_YES if v == 'yes' else ''}>{escape(c)}</td>" for c, v in zip(row[1:], verdicts, strict=True))
         body += f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>\n'
@@ -236,7 +241,8 @@ def _settings(ds, experiment, settings) -> dict[str, str]:
     size = experiment.sizes.get(settings.size)
     found |= {k: _value(v) for k, v in (getattr(size, "options", None) or {}).items()}
     found |= {k: str(v) for k, v in ds.attrs.items() if k not in _PLACED and not k.startswith("version_")}
-    return found | ({"data": settings.data} if settings.data else {})
+    found |= {"data": _file(settings.data)} if settings.data else {}
+    return {k: unplaced(v) for k, v in found.items()}
 
 
 def _pairs(rows: Mapping[str, object]) -> str:

@@ -6,22 +6,28 @@ import itertools
 
 import numpy as np
 
+from mcloop.report.limits import MISS, limits, looked
 from mcloop.results import named, number, short
 
 
-def compare_paired(ds, name: str, axis: str = "arm", brief: bool = False) -> list[str]:
+def compare_paired(ds, name: str, axis: str = "arm", brief: bool = False, rate: float = MISS) -> list[str]:
     """Sentences on how the values of an axis order at the last generation, one for every cell of the other axes.
 
     A seed is the same random numbers in every cell, so two arms are compared by their differences within seeds: the mean
-    difference over its standard error is Student's t with (seeds - 1) degrees of freedom. Neighbours in the order whose 95 %
-    interval holds 0 are joined by "~", the others by "<". An arm that is not finite in some seed is named and left out of
-    the order: the seeds that survived are no fair sample of it.
+    difference over its standard error is Student's t with (seeds - 1) degrees of freedom, and with what skewness adds to it
+    from 20 seeds on. Neighbours in the order whose interval holds 0 are joined by "~", the others by "<". The order is itself
+    a matter of chance, so the intervals pay for every pair of arms: all of them hold together in 98 of 100 reports. An arm
+    that is not finite in some seed is named and left out of the order: the seeds that survived are no fair sample of it.
+
+    A "<" between arms that are equal was measured by simulation (tests/test_false_alarms.py), with two to six arms of normal,
+    exponential and log-normal seeds, 3 to 400 of them, in at most 2 % of reports.
 
     Args:
         ds: results with a `seed` dimension; without one there is nothing to pair, and nothing is said.
         name: a measure.
         axis: the axis whose values are compared.
         brief: the order only, without the differences that it rests on.
+        rate: how often one of these sentences may claim an order that is not there.
     """
     variable = ds[name]
     if axis not in variable.dims or "seed" not in variable.dims or variable.sizes[axis] < 2:
@@ -30,17 +36,19 @@ def compare_paired(ds, name: str, axis: str = "arm", brief: bool = False) -> lis
         return []
     last = variable.isel(generation=-1)
     others = [d for d in last.dims if d not in (axis, "seed")]
+    arms, places = last.sizes[axis], int(np.prod([last.sizes[d] for d in others]))
+    miss = looked(rate, places * arms * (arms - 1) // 2)
     said = []
     for point in itertools.product(*(last[d].values for d in others)):
         arms = last.sel(dict(zip(others, point, strict=True))).transpose(axis, "seed")
         values = dict(zip(map(short, arms[axis].values.tolist()), arms.values.astype(np.float64), strict=True))
         place = "".join(f", {named(str(d), v)}" for d, v in zip(others, point, strict=True) if last.sizes[d] > 1)
-        said += _ordered(f"At the last generation {name}{place}", values, brief)
+        said += _ordered(f"At the last generation {name}{place}", values, brief, miss)
     return said
 
 
-def _ordered(opening: str, values: dict[str, np.ndarray], brief: bool) -> list[str]:
-    """The sentence on one cell: arm -> (seeds,)."""
+def _ordered(opening: str, values: dict[str, np.ndarray], brief: bool, miss: float) -> list[str]:
+    """The sentence on one cell: arm -> (seeds,); each interval misses at the rate `miss`."""
     sound = sorted((arm for arm, x in values.items() if np.isfinite(x).all()), key=lambda arm: values[arm].mean())
     lost = "".join(f" {arm}: {_lost(x)}." for arm, x in values.items() if arm not in sound)
     if not sound:
@@ -56,16 +64,17 @@ def _ordered(opening: str, values: dict[str, np.ndarray], brief: bool) -> list[s
     pairs = list(itertools.pairwise(sound))
     order = sound[0]
     for a, b in pairs:
-        order += f" {'<' if _difference(values[b] - values[a])[2] > 0 else '~'} {b}"
+        order += f" {'<' if _difference(values[b] - values[a], miss)[2] > 0 else '~'} {b}"
     pairs += [(sound[0], sound[-1])] if len(sound) > 2 else []
     gaps = []
     for a, b in pairs:
-        mean, error, low, high = _difference(values[b] - values[a])
+        mean, error, low, high = _difference(values[b] - values[a], miss)
         gaps.append(f'"{b}" minus "{a}" is {number(mean, error)} ({low:.3g} to {high:.3g})')
     unresolved = " (~: not resolved by these seeds)" if " ~ " in order else ""
     if brief:
         return [f"{opening} is {means}: ordered {order}{unresolved}.{lost}"]
-    paired = f"over {seeds} paired seeds, with 95 % t-intervals, {'; '.join(gaps)}"
+    sure = f"with intervals that all hold in {100 * (1 - MISS):g} of 100 reports"
+    paired = f"over {seeds} paired seeds, {sure}, {'; '.join(gaps)}"
     return [f"{opening} is {means}: ordered {order}{unresolved}; {paired}.{lost}"]
 
 
@@ -78,10 +87,8 @@ def _error(x: np.ndarray) -> float:
     return float(x.std(ddof=1) / len(x) ** 0.5) if len(x) > 1 else float("nan")
 
 
-def _difference(x: np.ndarray) -> tuple[float, float, float, float]:
-    """The mean of paired differences, its standard error, and the ends of its 95 % t-interval."""
-    from scipy.stats import t
-
+def _difference(x: np.ndarray, miss: float) -> tuple[float, float, float, float]:
+    """The mean of paired differences, its standard error, and the ends of its interval."""
     mean, error = float(x.mean()), _error(x)
-    half = float(t.ppf(0.975, len(x) - 1)) * error
-    return mean, error, mean - half, mean + half
+    below, above = limits(x[:, None], miss)
+    return mean, error, mean - float(above[0]) * error, mean + float(below[0]) * error

@@ -11,13 +11,15 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from mcloop.report import pictures as picture
-from mcloop.report.story import Cell, cells
+from mcloop.report.cells import Cell, cells
+from mcloop.report.letters import as_text
 from mcloop.results import AXES, INSIDE, measures, named, pictures
 
 # dark to light in grey as well (Okabe & Ito's set, ordered by luminance), with a marker each
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _CROWD = 9  # curves, beyond which a panel is split by an axis
+_PAGE, _BESIDE = 12.0, 1.9  # inches: a figure at most, and its legend
 _LEGEND = 12  # entries, beyond which a legend names some
 _FLOOR = "real data themselves"
 _LOST = "not finite after this"
@@ -36,6 +38,22 @@ def curves(ds, experiment, title: str = "") -> Figure:
     shown = list(cells(ds, experiment))
     names = [name for name in experiment.measure if name in measures(ds)]
     names = [name for name in names if np.isfinite(ds[name].values).any()] or names[:1]
+    still = [name for name in names[1:] if _constant(shown, name)]
+    names = [name for name in names if name not in still]
+    figure = _split_curves(ds, experiment, shown, names, title)
+    if still:
+        values = ", ".join(f"{name} ({shown[0].mean[name][0]:.4g})" for name in still)
+        figure.set_label(f"{figure.get_label()} Not drawn, since the same in every cell and generation: {values}.")
+    return figure
+
+
+def _constant(shown: list[Cell], name: str) -> bool:
+    """Whether there is nothing to see: one number in all cells and generations."""
+    values = np.concatenate([cell.mean[name] for cell in shown if name in cell.mean])
+    return bool(np.isfinite(values).all() and np.ptp(values) <= 1e-6 * np.abs(values).max())
+
+
+def _split_curves(ds, experiment, shown: list[Cell], names: list[str], title: str) -> Figure:
     split = _split(ds[measures(ds)]) if len(shown) > _CROWD else None
     if split is None:
         return panels(ds, [(shown, name, "") for name in names], title)
@@ -78,21 +96,25 @@ def panels(ds, wanted: list[tuple[list[Cell], str, str]], title: str = "", colum
     """Panels in rows, each (cells, variable, its title); cells of the same label look the same everywhere."""
     columns = columns or (2 if len(wanted) == 4 else min(3, len(wanted)))
     lines = -(-len(wanted) // columns)
-    small = (1.0, 1.0, 1.0, 0.82)[columns] if columns <= 3 else 0.72  # what is shown in a page's width keeps its type legible
-    figure = Figure(figsize=(5.2 * small * columns + 1.8, 4.0 * small * lines + 0.2), layout="constrained")
+    # no wider than a page shows at 96 dots to the inch, so that its type is read at the size it was set in
+    wide = min(5.2, (_PAGE - _BESIDE) / columns)
+    figure = Figure(figsize=(wide * columns + _BESIDE, max(0.77 * wide, 2.8) * lines + 0.4), layout="constrained")
     axes = np.ravel(figure.subplots(lines, columns))
     for ax in axes[len(wanted) :]:
         ax.remove()
     axes = axes[: len(wanted)]
+    letters = int(44 * min(1.0, wide / 3.4))
     styles = _styles({cell.label: cell.where for shown, _, _ in wanted for cell in shown})
     for ax, (shown, name, heading) in zip(axes, wanted, strict=True):
         for cell in shown:
             if name in cell.mean and np.isfinite(cell.mean[name]).any():
                 _curve(ax, cell, name, *styles[cell.label])
-        _dress(ax, ds, name)
-        ax.set_title(heading, fontsize=9.5, loc="left")
-    found = [ax.get_legend_handles_labels() for ax in axes]
-    known = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+        _dress(ax, ds, name, letters)
+        ax.set_title(_wrapped(heading, letters), fontsize=9.5, loc="left")
+    known = {}
+    for ax in axes:
+        # not by get_legend_handles_labels, which leaves out what begins with "_"
+        known |= {str(line.get_gid()): line for line in ax.get_lines() if line.get_gid() is not None}
     last = {label: known.pop(label) for label in ("theory", _FLOOR, _LOST) if label in known}
     if len(known) > _LEGEND:
         every = list(known.items())
@@ -100,10 +122,10 @@ def panels(ds, wanted: list[tuple[list[Cell], str, str]], title: str = "", colum
     known |= last
     if any(np.isfinite(c.sem[n]).any() for shown, n, _ in wanted for c in shown if n in c.sem):
         known["5-95 % of seeds"] = Patch(color="0.5", alpha=0.2, linewidth=0)
-    figure.legend(known.values(), known.keys(), loc="outside right upper", frameon=False, fontsize=8.5)
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure.legend(known.values(), [_wrapped(k, 24) for k in known], loc="outside right upper", frameon=False, fontsize=9)
+    figure.suptitle(_wrapped(title, 110), fontsize=11, x=0.01, ha="left")
     figure.set_label(("Means over seeds, with the 5-95 % band of seeds. " + "".join(_LINES[line] for line in last)).rstrip())
-    return figure
+    return as_text(figure)
 
 
 _LINES = {
@@ -138,21 +160,21 @@ def _curve(ax, cell: Cell, name: str, index: int, colour) -> None:
     start = (index * max(1, every // 4)) % every
     ax.fill_between(g, *(edge[seen] for edge in cell.band[name]), color=colour, alpha=0.09, linewidth=0)
     style = {"markevery": (start, every), "markersize": 5.5, "linewidth": 2.6, "alpha": 0.65, "markeredgewidth": 0}
-    ax.plot(g, mean, color=colour, marker=marker, label=cell.label, **style)
+    ax.plot(g, mean, color=colour, marker=marker, gid=cell.label, label=cell.label, **style)
     if not seen[-1]:
-        ax.plot(g[-1:], mean[-1:], color=colour, marker="x", markersize=11, markeredgewidth=2.2, linestyle="", label=_LOST)
+        ax.plot(g[-1:], mean[-1:], color=colour, marker="x", markersize=11, markeredgewidth=2.2, linestyle="", gid=_LOST)
     if name in cell.law:
-        ax.plot(cell.g, cell.law[name], color="black", linestyle=(0, (4, 2.5)), linewidth=1.1, zorder=4, label="theory")
+        ax.plot(cell.g, cell.law[name], color="black", linestyle=(0, (4, 2.5)), linewidth=1.1, zorder=4, gid="theory")
 
 
-def _dress(ax, ds, name: str) -> None:
+def _dress(ax, ds, name: str, letters: int = 44) -> None:
     variable = ds[name]
     units = variable.attrs.get("units", "")
     words = variable.attrs.get("long_name", name)
-    ax.set_ylabel(_wrapped(f"{words}{f' [{units}]' if units not in ('', '1') else ''}"), fontsize=9)
+    ax.set_ylabel(_wrapped(f"{words}{f' [{units}]' if units not in ('', '1') else ''}", letters), fontsize=9)
     ax.set_xlabel(AXES["generation"], fontsize=9)
     if (floor := variable.attrs.get("floor")) is not None and np.isfinite(floor):
-        ax.axhline(float(floor), color="0.35", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1, label=_FLOOR)
+        ax.axhline(float(floor), color="0.35", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1, gid=_FLOOR, label=_FLOOR)
     ax.grid(True, color="0.9", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8.5)
@@ -169,14 +191,19 @@ def _dress(ax, ds, name: str) -> None:
     if values.min() > 0 and values.max() / values.min() > 20:
         ax.set_yscale("log")
         ax.set_ylim(values.min() / 2.5, values.max() * 2.5)
-    elif values.min() >= 0:
-        ax.set_ylim(0, 1.4 * values.max() if values.max() else 1)
+        return
+    low, high = float(values.min()), float(values.max())
+    if 0 <= low < 0.5 * high:
+        ax.set_ylim(0, 1.1 * high)
+    elif low >= 0:  # 0 is far below: an axis from there would flatten what the curves do
+        room = 0.12 * (high - low) or 0.1 * high or 1.0
+        ax.set_ylim(max(0.0, low - room), high + room)
 
 
 def _wrapped(text: str, width: int = 44) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, width))
+    return "\n".join(textwrap.wrap(text, width)) or text
 
 
 def phase_map(ds, name: str, x: str, y: str, title: str = "", log: bool = True, contours=None) -> Figure:
@@ -230,4 +257,4 @@ def draw(ds, experiment, title: str) -> dict[str, Any]:
     """
     figures = {"curves": curves(ds, experiment, title)} if experiment.figure is None else experiment.figure(ds, experiment)
     strips = {name if name not in figures else f"{name}_strip": picture.strips(ds, name) for name in pictures(ds)}
-    return {**figures, **strips}
+    return {name: as_text(figure) for name, figure in {**figures, **strips}.items()}

@@ -27,18 +27,19 @@ def as_texts(kept: np.ndarray) -> list[str]:
     return [bytes(row).rstrip(b"\0").decode("utf-8", "ignore") for row in kept]
 
 
-def shown(ds) -> list[tuple[str, list[str]]]:
+def shown(ds, real: bool = True) -> list[tuple[str, list[str]]]:
     """(where, stories) of seed 0: of the fit on real data, then of every cell at the last generation.
 
     Args:
         ds: results, in which a variable with the attribute `text` holds bytes (*grid, generation, story, byte).
+        real: whether real stories may be quoted.
     """
     found = []
     for name, variable in ds.data_vars.items():
         if not variable.attrs.get("text"):
             continue
-        real = ds.get(f"real_{name}")
-        found += [("real stories", as_texts(real.values))] if real is not None else []
+        known = ds.get(f"real_{name}") if real else None
+        found += [("real stories", as_texts(known.values))] if known is not None else []
         last = variable.sizes["generation"] - 1
         for i, (where, label) in enumerate(coordinates(ds)[:_CELLS]):
             own = variable.sel({k: v for k, v in where.items() if k in variable.dims})

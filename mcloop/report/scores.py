@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mcloop.report.cells import HEAVY
 from mcloop.report.estimates import Curve, Interval, contrast, log_contrast, of_seeds, sample
 from mcloop.report.estimates import growth as grow
-from mcloop.results import INSIDE, measures
+from mcloop.report.limits import FAR, limits
+from mcloop.results import DISTANCES, INSIDE, measures
 
 # measures in order of preference: what a definition is scored by is the first of them that a cell has
 RISKS = (
@@ -28,7 +28,7 @@ CATASTROPHE, KEPT, MARGIN = 10.0, 0.1, 0.01  # of the risk; of the variance; of 
 
 
 class Entry(NamedTuple):
-    """A definition's score of one cell: value and 95 % interval (NaN where there is none), a verdict, what else to know.
+    """A definition's score of one cell: value and interval (NaN where there is none), a verdict, what else to know.
 
     `verdict` is "yes", "no", "not resolved" (the interval holds the threshold) or "not measured".
     """
@@ -43,15 +43,19 @@ class Entry(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A cell with the means to look at it: `curve` of a measure, and `real` data only, (curve, index), to compare it with."""
+    """A cell with the means to look at it: `curve` of a measure, and `real` data only, (curve, index), to compare it with.
+
+    `miss` is how often one of its intervals may miss.
+    """
 
     label: str
     where: dict[str, Any]
     curve: Callable[[str], Curve | None]
     real: Callable[[str], tuple[Curve, int] | None]
+    miss: float = 0.05
 
 
-def place(ds, where: dict[str, Any], label: str) -> Place:
+def place(ds, where: dict[str, Any], label: str, miss: float = 0.05) -> Place:
     """The cell of a Dataset at these coordinates."""
     reference = next(({**where, d: v} for d, v in references(ds) if where.get(d) != v), None)
 
@@ -65,7 +69,7 @@ def place(ds, where: dict[str, Any], label: str) -> Place:
         own = curve(name)
         return None if own is None else (own, 0)
 
-    return Place(label or "the loop", where, curve, real)
+    return Place(label or "the loop", where, curve, real, miss)
 
 
 def references(ds) -> list[tuple[str, Any]]:
@@ -78,10 +82,12 @@ def references(ds) -> list[tuple[str, Any]]:
 
 
 def curve_of(ds, where: dict[str, Any], name: str) -> Curve | None:
-    """A measure of a cell; None where it was not measured."""
+    """A measure of a cell, the square of a distance, which is what a risk is; None where it was not measured."""
     if name not in measures(ds):
         return None
     found = _read(ds, where, name)
+    if found is not None and name in DISTANCES:
+        return found.mapped(np.square, lambda x: 2 * x)
     if found is None or name not in ("mean_sq_error", "test_error") or "unit_error" not in ds:
         return found
     rounding = 1e-10 * float(np.nanmax(found.mean))
@@ -145,20 +151,28 @@ def _scaled(cell: Place, names) -> tuple[str, Curve, tuple[Curve, int]] | None:
     return _first(cell, [n for n in names if (r := cell.real(n)) is not None and (n in LOGS or r[0].mean[r[1]] > 0)])
 
 
-def _ratio(name: str, curve: Curve, real: tuple[Curve, int], typical: bool) -> Interval:
-    """The last generation over real data only; `typical`: the geometric mean of the seeds' ratios."""
+def _ratio(name: str, curve: Curve, real: tuple[Curve, int], miss: float) -> Interval:
+    """The mean over seeds of the last generation over that of real data only (of logarithms: the exponential)."""
     points = [(curve, -1), real]
     if name in LOGS:
-        return Interval(*map(float, np.exp(contrast(sample(points), (1, -1)))))
+        return _exponential(contrast(sample(points), (1, -1), miss))
     with np.errstate(divide="ignore", invalid="ignore"):
-        if typical:
-            logs = sample([(c.log(), i) for c, i in points])
-            if np.isfinite(logs.mean).all():
-                return Interval(*map(float, np.exp(contrast(logs, (1, -1)))))
         found = sample(points)
         if found.mean[0] == 0:
             return Interval(0.0, 0.0, 0.0)
-        return Interval(*map(float, np.exp(log_contrast(found, (1, -1)))))
+        return _exponential(log_contrast(found, (1, -1), miss))
+
+
+def _exponential(of: Interval) -> Interval:
+    return Interval(*(float(np.exp(np.minimum(x, 700.0))) for x in of))
+
+
+def typical(name: str, curve: Curve, miss: float = 0.05) -> Interval | None:
+    """The share of generation 1 that a typical seed keeps, the geometric mean of the seeds' ratios; None without logarithms."""
+    logs = curve if name in LOGS else curve.log()
+    if not np.isfinite(logs.mean[[0, -1]]).all():
+        return None
+    return _exponential(contrast(sample([(logs, -1), (logs, 0)]), (1, -1), miss))
 
 
 def risk(cell: Place, names, limit: float) -> Entry:
@@ -172,8 +186,19 @@ def risk(cell: Place, names, limit: float) -> Entry:
         return Entry("", name, np.inf, np.nan, np.nan, "yes", lost)
     if name not in LOGS and curve.mean[-1] <= 0:
         return _unmeasured(name, "an estimate of 0 or below: no ratio")
-    heavy = curve.seeds is not None and max(curve.tail(-1), real[0].tail(real[1])) > HEAVY
-    return _judged(name, curve, _ratio(name, curve, real, heavy), limit, "typical seed" if heavy else "")
+    judged = _judged(name, curve, _ratio(name, curve, real, cell.miss), limit)
+    return judged._replace(verdict="not resolved", words=_FEW) if heavy(curve, -1) or heavy(*real) else judged
+
+
+_FEW = "a few seeds carry the mean"
+
+
+def heavy(curve: Curve, at: int) -> bool:
+    """Whether the seeds have so long a tail, for their number, that their mean may lie anywhere below its expectation."""
+    if curve.seeds is None or curve.count < 2:
+        return False
+    x = curve.seeds[:, [at]]
+    return bool(np.isfinite(x).all() and np.ptp(x) > 0 and limits(x, 0.05, tails=True)[0][0] > 2 * FAR)
 
 
 def growth(cell: Place, names, least: int) -> Entry:
@@ -184,7 +209,7 @@ def growth(cell: Place, names, least: int) -> Entry:
     name, curve, real = found
     if lost := _lost(curve):
         return Entry("", name, np.inf, np.nan, np.nan, "yes", lost)
-    grown = grow(curve)
+    grown = grow(curve, cell.miss)
     if grown is None:
         return _unmeasured(name, "needs 4 generations")
     unit = 1.0 if name in LOGS else float(real[0].mean[real[1]])
@@ -192,8 +217,8 @@ def growth(cell: Place, names, least: int) -> Entry:
     value = Interval(*(x / unit for x in grown.rate)) if least else p or Interval(np.nan, np.nan, np.nan)
     words = "" if p is not None and p.high > -np.inf and not least else grown.words  # the form is said once
     words += ", in nats" if least and name in LOGS else ""
-    if curve.tail(-1) > HEAVY:
-        return Entry("", name, *value, "not resolved", "a few seeds carry the mean")
+    if heavy(curve, -1):
+        return Entry("", name, *value, "not resolved", _FEW)
     return Entry("", name, *value, "not resolved" if p is None else _unbounded(p, least), words)
 
 
@@ -206,14 +231,14 @@ def _unbounded(p: Interval, least: int = 0) -> str:
 def variance(cell: Place) -> Entry:
     """The share of generation 1's variance that a typical seed keeps; whether it is lost, or its logarithm falls for ever."""
     own = cell._replace(real=lambda name: None if (c := cell.curve(name)) is None else (c, 0))
-    return _compared(_scaled(own, SPREADS), _kept)
+    return _compared(_scaled(own, SPREADS), lambda name, curve, start: _kept(name, curve, start, cell.miss))
 
 
-def _kept(name: str, curve: Curve, start: tuple[Curve, int]) -> Entry:
-    kept = _ratio(name, curve, start, typical=True)
+def _kept(name: str, curve: Curve, start: tuple[Curve, int], miss: float) -> Entry:
+    kept = typical(name, curve, miss) or _ratio(name, curve, start, miss)
     level = _judged(name, curve, kept, KEPT, above=False)
     fallen = (curve if name in LOGS else curve.log()).mapped(np.negative, np.ones_like)
-    grown = grow(fallen) if np.isfinite(fallen.mean).all() else None
+    grown = grow(fallen, miss) if np.isfinite(fallen.mean).all() else None
     if level.verdict == "yes" or grown is None or np.isnan(kept.low):
         return level
     if grown.p is None:
@@ -236,7 +261,7 @@ def scaling(ds, cell: Place, names) -> Entry:
         return _unmeasured(name, "no finite risk above 0 at every n")
     x = np.log(n) - np.log(n).mean()
     slope = x / (x @ x)
-    change = log_contrast(sample([(c, i) for i in (-1, 0) for c in known]), np.concatenate([-slope, slope]))
+    change = log_contrast(sample([(c, i) for i in (-1, 0) for c in known]), np.concatenate([-slope, slope]), cell.miss)
     inside = -KEPT <= change.low and change.high <= KEPT
     outside = change.low > KEPT or change.high < -KEPT
     return Entry(
@@ -250,7 +275,8 @@ def share(cell: Place, signs) -> Entry:
     def change(name: str, curve: Curve, real: tuple[Curve, int]) -> Entry:
         if signs[name] < 0 and real[0].mean[real[1]] == 0:
             return _unmeasured(name, "0 with real data only: none to lose")
-        return _judged(name, curve, contrast(sample([(curve, -1), real]), (signs[name], -signs[name])), MARGIN)
+        gap = contrast(sample([(curve, -1), real]), (signs[name], -signs[name]), cell.miss)
+        return _judged(name, curve, gap, MARGIN)
 
     return _compared(_first(cell, signs), change)
 
@@ -259,13 +285,13 @@ def diversity(cell: Place) -> Entry:
     """Diversity over that of real data only."""
 
     def ratio(name: str, curve: Curve, real: tuple[Curve, int]) -> Entry:
-        return _judged(name, curve, _ratio(name, curve, real, False), 1 - MARGIN, above=False)
+        return _judged(name, curve, _ratio(name, curve, real, cell.miss), 1 - MARGIN, above=False)
 
     return _compared(_scaled(cell, DIVERSITY), ratio)
 
 
 def _compared(found: tuple[str, Curve, tuple[Curve, int]] | None, judge) -> Entry:
-    """story_panel(name, curve, real) of what was found, if it has finite values at the end."""
+    """judge(name, curve, real) of what was found, if it has finite values at the end."""
     if found is None:
         return _unmeasured()
     lost = _lost(found[1])
