@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from mcloop import correctors, random
-from mcloop.checks import not_forked
+from mcloop.checks import known, not_forked
+from mcloop.memory.rows import Rows, bootstrap
 from mcloop.types import Corrector, InputError, Loop, Model, Params, Regime, State, Supply
 
 # one stream a use of a generation's randomness
@@ -36,6 +39,7 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
     elif not isinstance(corrector, Corrector):
         corrector = correctors.pointwise(corrector)
     _check_parts(model, regime, corrector)
+    model = _whole_draws(model, regime, corrector)
 
     def stream(key, t, use):
         return random.fold_in(key, t * _USES + use)
@@ -46,14 +50,14 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
         data, truth = model.observe(stream(key, 1, _OBSERVE), real)
         params = model.fit(stream(key, 1, _FIT), truth, data)[0] if first is None else first
         pool = regime.init(model.memory, data, model.memory.capacity, generations)
-        state = State(jnp.int32(1), params, pool, data, truth)
+        state = State(jnp.int32(1), params, pool, data, truth, _kept(key, model, regime, real, data))
         return state if model.hosted is not None else jax.tree.map(jnp.asarray, state)
 
     def generation(key, state: State):
         key, t = random.as_key(key), state.t + 1
         wanted = regime.draw(model.n, t)
         synthetic = corrector.sample(stream(key, t, _SAMPLE), model, state.params, state.truth, wanted.synthetic)
-        fresh = _as_real(model.sample(stream(key, t, _FRESH), state.truth, wanted.fresh))
+        fresh = _as_real(_fresh(stream(key, t, _FRESH), model, state, wanted.fresh))
         supply = Supply(state.real, fresh, synthetic)
         pool = regime.update(model.memory, state.pool, supply, t)
         data = regime.view(stream(key, t, _VIEW), model.memory, pool, supply, model.n, t)
@@ -63,7 +67,7 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
             params = corrector.refine(model, params, real_params)
         # materialised, or XLA would compute the fit again for every metric that reads it
         params = lax.optimization_barrier(params)
-        state = State(t, params, pool, state.real, state.truth)
+        state = state._replace(t=t, params=params, pool=pool)
         return state, {**measure(key, state), **seen, "effective_lam": _ratio(model, data)}
 
     def measure(key, state: State) -> dict:
@@ -75,6 +79,49 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
 
     batched = model.batched and corrector.batched
     return Loop(init, generation, measure, model, regime, corrector, batched)
+
+
+def _kept(key, model: Model, regime: Regime, real, data):
+    """What new real points are drawn from: rows of the user's data; () for a known truth, or where none are asked for."""
+    wanted = known(regime.draw(model.n, 2).fresh)
+    if real is None or hasattr(real, "_fields") or (wanted is not None and not np.any(wanted)):
+        return ()
+    if model.keep is not None:
+        return model.keep(key, real)
+    if isinstance(data, Rows) or model.hosted is not None:
+        return data if isinstance(data, Rows) else ()
+    raise InputError(
+        f"regime '{regime.name}' draws new real points, and {model.name} keeps only a summary of the data that it is given: "
+        "use literal=True, or another regime."
+    )
+
+
+def _fresh(key, model: Model, state: State, count):
+    """New real points: of the known truth, or the user's own drawn again with replacement."""
+    if model.fresh is not None:
+        return model.fresh(key, state.kept, state.truth, count)
+    return bootstrap(key, state.kept, count) if isinstance(state.kept, Rows) else model.sample(key, state.truth, count)
+
+
+def _whole_draws(model: Model, regime: Regime, corrector: Corrector) -> Model:
+    """The model, or its looser one where draws may be a part of a design; InputError where they are, and there is none."""
+    if model.unit is None:
+        return model
+    n = known(model.unit)
+    wanted = None if n is None else [known(x) for t in range(2, 12) for x in regime.draw(n, t)]
+    unknown = wanted is None or any(x is None for x in wanted)
+    parts = [] if unknown else [x for x in wanted if np.any(np.abs(x / n - np.round(x / n)) > 1e-5)]
+    if not parts and not corrector.splits:
+        return model if model.loose is None or not unknown else model.loose
+    draw = f"regime '{regime.name}' draws {np.max(parts[0]):g}" if parts else f"corrector '{corrector.name}' draws a part"
+    rows = "" if n is None else f" of {np.max(n):g} rows"
+    if model.loose is None:
+        raise InputError(
+            f"a draw must be a whole number of copies of a re-used design{rows}, and {draw}: use "
+            "design='fresh' or literal=True."
+        )
+    warnings.warn(f"{draw} of a design{rows}: what is no whole number of copies has rows of its own.", stacklevel=3)
+    return model.loose
 
 
 def _as_real(batch):

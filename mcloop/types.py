@@ -111,6 +111,12 @@ class Model(NamedTuple):
         fit: (key, params, data) -> (params, info): `params` is the previous generation's (for a warm start).
         measure: (params, truth) -> dict of scalars a cell.
         evaluate: (key, params, truth) -> dict of what is seen only by drawing samples: scalars, and pictures (arrays).
+        keep: (key, real) -> what new real points are drawn from where `real` is the user's data; None keeps the rows of the
+            first training set, and refuses a model of statistics; () where the fit says all there is to know.
+        fresh: (key, kept, truth, count) -> new real points in the memory's representation; `kept` is () for a known truth.
+            None draws from the truth by `sample`, and from kept rows by bootstrap.
+        unit: points of which every draw must be whole multiples (a design that is re-used), or None.
+        loose: the model in its place where draws are not known to be whole; None refuses those that are known not to be.
         estimator: words for the results: "maximum likelihood (ddof 0)", ...
         batched: whether every function broadcasts over trailing cell axes; if not, the drivers vmap.
         forms: what is known in closed form.
@@ -125,6 +131,10 @@ class Model(NamedTuple):
     fit: Callable[[Key, Params, Any], tuple[Params, dict]]
     measure: Callable[[Params, Params], dict] = lambda params, truth: {}
     evaluate: Callable[[Key, Params, Params], dict] | None = None
+    keep: Callable[[Key, Any], Any] | None = None
+    fresh: Callable[[Key, Any, Params, Any], Batch] | None = None
+    unit: Any = None
+    loose: Model | None = None
     estimator: str = ""
     batched: bool = False
     forms: ClosedForms = ClosedForms()
@@ -190,22 +200,28 @@ class Corrector(NamedTuple):
         sample: (key, model, params, truth, count) -> batch of corrected points.
         refine: (model, params, real_params) -> params, applied after the fit (negative guidance), or None.
         batched: whether it broadcasts over trailing cell axes.
+        splits: whether it asks the model for a random part of a draw.
     """
 
     name: str
     sample: Callable[..., Batch]
     refine: Callable[[Model, Params, Params], Params] | None = None
     batched: bool = True
+    splits: bool = False
 
 
 class State(NamedTuple):
-    """What the next generation needs, and nothing else; the key is not here, so a run resumes from (seed, t)."""
+    """What the next generation needs, and nothing else; the key is not here, so a run resumes from (seed, t).
+
+    `kept` is what new real points are drawn from, where a regime asks for any and `real` is the user's data.
+    """
 
     t: Any
     params: Params
     pool: Any
     real: Any
     truth: Params
+    kept: Any = ()
 
 
 class Loop(NamedTuple):

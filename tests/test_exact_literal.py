@@ -177,10 +177,31 @@ def test_closed_forms_of_correctors():
     np.testing.assert_allclose(coin.forms.temper(heads, 0.5).mean, 0.64 / 0.68, rtol=1e-6)
 
 
-def test_part_of_a_reused_design_is_refused_or_undefined():
-    # a random number of rows cannot be checked before it is drawn
-    seen = run(exact.linear_regression(2, 8), regimes.replace(), 0, 4, corrector=correctors.mixture(1.0))
-    assert np.isfinite(seen["test_error"][0]).all() and np.isnan(seen["test_error"][2]).any()
+def parts(lam, corrector=None, design=None, real=None):
+    model = exact.linear_regression(3, 40, noise=None if real else 0.5, design=design)
+    return run(model, regimes.augment(lam), 0, 1000, real, corrector=corrector)["test_error"]
+
+
+def test_a_part_of_a_reused_design_has_rows_of_its_own_and_is_said(refused):
+    for given, said in (((0.5,), "draws 20 of a design of 40"), ((1.0, correctors.mixture(1.0)), "draws a part of a design")):
+        with refused("whole number of copies", "design='fresh'"):
+            parts(*given, design="same") if len(given) == 2 else parts(*given, None, "same")
+        for real in (None, table()):
+            with pytest.warns(UserWarning, match=said):
+                seen = parts(*given, real=real)
+            assert np.isfinite(seen).all() and (seen[2] > 0).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = parts(2.0)
+
+    def make(lam):
+        return mcloop.make_loop(exact.linear_regression(3, 40, 0.5), regimes.augment(lam))
+
+    # a grid does not know which of its cells are whole: those that are keep the law of a re-used design
+    with pytest.warns(UserWarning, match="draws 20"):
+        swept = mcloop.sweep(make, {"lam": [0.5, 2.0]}, seeds=1000, generations=3)["test_error"]
+    assert np.isfinite(swept).all()
+    assert stats.ks_2samp(swept.sel(lam=2.0, generation=3), whole[2]).pvalue > 1e-4
 
 
 X, Y = table()
@@ -194,7 +215,7 @@ BAD = {
     "design must be 'same' for": lambda: exact.linear_regression(3, 40, design="fresh").observe(KEY, (X, Y)),
     "spectrum must be finite": lambda: exact.linear_regression(2, 9, spectrum=[1.0, 0.0]),
     "signal must be an array of shape (2,)": lambda: exact.linear_regression(2, 9, signal=[1.0]),
-    "whole number of copies": lambda: run(exact.linear_regression(2, 9), regimes.augment(0.5), 0, 2),
+    "whole number of copies": lambda: run(exact.linear_regression(2, 9, design="same"), regimes.augment(0.5), 0, 2),
     "real's y must": lambda: exact.linear_regression(3, 40).observe(KEY, (X, Y[1:])),
     "real's X must be finite": lambda: exact.linear_regression(3, 40).observe(KEY, (X * np.nan, Y)),
     "real must be (X, y)": lambda: exact.linear_regression(3, 40).observe(KEY, X),

@@ -141,8 +141,11 @@ def make(family, regime, lam, table):
     def measure(params, truth):
         return {**model.measure(params, truth), "unit_error": np.float32(unit)}
 
-    bound = model._replace(observe=lambda key, real: model.observe(key, data), measure=measure)
-    return make_loop(bound, REGIMES[regime](lam))
+    def bound(model):
+        loose = None if model.loose is None else bound(model.loose)
+        return model._replace(observe=lambda key, real: model.observe(key, data), measure=measure, loose=loose)
+
+    return make_loop(bound(model), REGIMES[regime](lam))
 
 
 def annotate(ds, options):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
-from mcloop.checks import check
+from mcloop.checks import check, known
 from mcloop.correctors.nearest_centroid import fit_centroids as fit_centroids
 from mcloop.correctors.nearest_centroid import nearest_centroid as nearest_centroid
 from mcloop.memory.rows import Rows
@@ -50,7 +50,8 @@ def mixture(gamma) -> Corrector:
         heads = random.uniform(k_coin, (own.weight.shape[0],)) < share
         return _choose(heads, ideal, own)
 
-    return Corrector("mixture", sample)
+    given = known(gamma)
+    return Corrector("mixture", sample, splits=given is None or bool(np.any((given > 0) & np.isfinite(given))))
 
 
 def _choose(mask, a: Rows, b: Rows) -> Rows:

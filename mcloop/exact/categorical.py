@@ -83,6 +83,7 @@ def categorical(k: int, n, p=None, zipf=None, literal: bool = False, capacity: i
         sample=sample,
         fit=fit,
         measure=_measure,
+        keep=None if slots is not None else lambda key, real: (),  # frequencies are the data: the fit draws them again
         batched=True,
         estimator="relative frequencies",
         forms=ClosedForms(
@@ -127,8 +128,8 @@ def _probabilities(k, p, zipf):
 
 
 def _tokens(real, k, n):
-    tokens = known(real)
-    kind = jnp.asarray(real).dtype
+    real = reading.numbers("real", real)
+    tokens, kind = known(real), real.dtype
     if np.ndim(real) != 1 or not jnp.issubdtype(kind, jnp.integer):
         raise InputError(f"real must be a one-dimensional array of integers, not {kind}{list(np.shape(real))}.")
     if tokens is not None and ((tokens < 0) | (tokens >= k)).any():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax import lax
 
 from mcloop import random
 from mcloop.checks import known
-from mcloop.exact import factors
+from mcloop.exact import factors, reading
 from mcloop.types import InputError
 
 NOISE = 2**16  # the stream of the labels' noise, beside a Bartlett factor's
@@ -67,13 +69,7 @@ def squared_solution(bands: Bands, score: jax.Array) -> jax.Array:
 
 
 def copies(count, n):
-    """Copies of the design in a draw of `count` labels: whole, or InputError where it is known and NaN where it is not."""
-    a, b = known(count), known(n)
-    if a is not None and b is not None and np.any(np.abs(a / b - np.round(a / b)) > 1e-5):
-        raise InputError(
-            f"a draw must be a whole number of copies of a re-used design of {np.max(b):g} rows, not {np.max(a):g} rows; use "
-            "design='fresh' or literal=True."
-        )
+    """Copies of the design in a draw of `count` labels; NaN where they are not whole (`make_loop` refuses those it knows)."""
     times = jnp.asarray(count, jnp.float32) / n
     return jnp.where(jnp.abs(times - jnp.round(times)) > 1e-5, jnp.nan, times)
 
@@ -100,46 +96,93 @@ def _held_out(gap, root):
 
 
 class Table(NamedTuple):
-    """What a user's table says: OLS on all of it, its setting, its rows (n, d), labels (n,), and root of the joint Gram."""
+    """What a user's table says: OLS on all of it, its setting, its rows (n, d), labels (n,), and root of the joint Gram.
+
+    Where columns are sums of others, or all but sums, everything is in the coordinates of X's singular vectors, of which
+    there are as many as X has rank: least squares then has the one solution that the pseudo-inverse gives.
+    """
 
     coefficients: jax.Array
     setting: Setting
     x: jax.Array
     y: jax.Array
     root: jax.Array
+    coarse: bool
+
+
+_CONDITION = 1e3  # of a design, from which float32 would lose half its digits in solving
 
 
 def read_table(real, d: int, n, noise, axes: int) -> Table:
     """Read `real` = (X, y) or (X, y, X_test, y_test); every array gets `axes` trailing cell axes of length one.
 
+    All that is solved for is solved in float64.
+
     Raises:
-        InputError: shapes that do not fit together, other than n rows or d columns, or a value that is not finite.
+        InputError: shapes that do not fit together, other than n rows or d columns, a value that is missing, not finite, or
+            too large for float32.
     """
     if not isinstance(real, (tuple, list)) or len(real) not in (2, 4):
         raise InputError("real must be (X, y) or (X, y, X_test, y_test) for linear_regression.")
-    x, y = _labelled(real[0], real[1], d, "")
+    (x, y), kind = _labelled(real[0], real[1], d, "")
     if (size := known(n)) is not None and np.any(size != x.shape[0]):
         raise InputError(f"n must be the number of real rows, {x.shape[0]}, not {n}.")
-    x, y = (jnp.reshape(v, v.shape + (1,) * axes) for v in (x, y))
-    root = factors.of_rows(jnp.concatenate([x, y[:, None]], 1))
-    w = factors.transposed_solve(root[:d, :d], root[d, :d])
+    basis = _basis(x, np.finfo(kind).eps if kind.kind == "f" else np.finfo(np.float64).eps)
+    x = x if basis is None else x @ basis
+    rank = x.shape[1]
+    if noise is None and len(x) <= rank:
+        raise InputError(f"noise must be given where real has {len(x)} rows for {rank} coefficients; it is None.")
+    root = _root(x, y)
+    w = np.linalg.solve(root[:rank, :rank].T, root[rank, :rank])
     if noise is None:
-        noise = root[d, d] / np.sqrt(x.shape[0] - d)  # the residual standard deviation, unbiased for the variance
+        noise = root[rank, rank] / np.sqrt(len(x) - rank)  # the residual standard deviation, unbiased for the variance
     held_out = ()
     if len(real) == 4:
-        test_x, test_y = (jnp.reshape(v, v.shape + (1,) * axes) for v in _labelled(real[2], real[3], d, "_test"))
-        residual = test_y - (test_x * w).sum(1)
-        held_out = factors.of_rows(jnp.concatenate([test_x, residual[:, None]], 1)) / np.sqrt(test_x.shape[0])
-    setting = Setting(jnp.asarray(noise, jnp.float32), root[:d, :d], root[:d, :d] / np.sqrt(x.shape[0]), held_out)
-    return Table(w, setting, x, y, root)
+        test_x, test_y = _labelled(real[2], real[3], d, "_test")[0]
+        test_x = test_x if basis is None else test_x @ basis
+        held_out = _root(test_x, test_y - test_x @ w) / np.sqrt(len(test_x))
+    coarse = bool(np.any(reading.far(x)) or reading.far(y))
+
+    def cell(value):
+        return jnp.asarray(value, jnp.float32).reshape(np.shape(value) + (1,) * axes)
+
+    design, held_out = cell(root[:rank, :rank]), held_out if isinstance(held_out, tuple) else cell(held_out)
+    setting = Setting(jnp.asarray(noise, jnp.float32), design, cell(root[:rank, :rank] / np.sqrt(len(x))), held_out)
+    return Table(cell(w), setting, cell(x), cell(y), cell(root), coarse)
+
+
+def _root(x, y):
+    """Lower-triangular root (d + 1, d + 1) of the Gram matrix of rows (x, y), its diagonal >= 0, in float64."""
+    rows = np.column_stack([x, y])
+    upper = np.linalg.qr(np.concatenate([rows, np.zeros((max(0, rows.shape[1] - len(rows)), rows.shape[1]))]), mode="r")
+    return (upper * np.where(np.diagonal(upper) < 0, -1.0, 1.0)[:, None]).T
+
+
+def _basis(x, eps):
+    """Singular vectors (d, rank) in which least squares on x is well posed, or None where its own columns will do."""
+    _, scale, vectors = np.linalg.svd(x, full_matrices=False)
+    rank = int((scale > eps * max(x.shape) * scale[0]).sum())
+    if rank == 0:
+        raise InputError("real's X must have a column that is not 0 everywhere.")
+    if rank < x.shape[1]:
+        surplus = sorted(scipy.linalg.qr(x, mode="r", pivoting=True)[1][rank:].tolist())
+        warnings.warn(
+            f"real's X has {x.shape[1]} columns of rank {rank}: {surplus} (counted from 0) are sums of others, or there are "
+            "fewer rows; of all least-squares solutions the shortest is taken, as by the pseudo-inverse.",
+            stacklevel=2,
+        )
+    return None if rank == x.shape[1] and scale[0] <= _CONDITION * scale[-1] else vectors[:rank].T
 
 
 def _labelled(x, y, d, which):
-    for name, value, shape in ((f"X{which}", x, (None, d)), (f"y{which}", y, (np.shape(x)[0],))):
+    """X and y in float64, and the type in which X was given."""
+    x, y = reading.numbers(f"real's X{which}", x), reading.numbers(f"real's y{which}", y)
+    for name, value, shape in ((f"X{which}", x, (None, d)), (f"y{which}", y, (np.shape(x)[0] if np.ndim(x) else 0,))):
         found = np.shape(value)
         if len(found) != len(shape) or found[-1] != shape[-1]:
             wanted = f"(n, {d})" if name[0] == "X" else f"({shape[0]},)"
             raise InputError(f"real's {name} must be an array of shape {wanted}, not {list(found)}.")
-        if (array := known(value)) is not None and not np.isfinite(array.astype(float)).all():
-            raise InputError(f"real's {name} must be finite everywhere, but it holds NaN or infinity.")
-    return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+        if known(value) is None:
+            raise InputError(f"real's {name} must be known when a loop is compiled, not traced.")
+        reading.check_held(f"real's {name}", reading.finite(f"real's {name}", value.astype(np.float64)))
+    return (x.astype(np.float64), y.astype(np.float64)), x.dtype

@@ -15,7 +15,7 @@ import numpy as np
 from mcloop import random
 from mcloop.checks import check, known
 from mcloop.exact import means, reading
-from mcloop.memory.rows import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, bootstrap, rows, rows_memory
 from mcloop.random import counts
 from mcloop.types import ClosedForms, InputError, Model
 
@@ -106,13 +106,24 @@ def _model(family: _Family, true_mean, n, literal, capacity) -> Model:
             return Moment((data.weight * data.values).sum(0) / data.weight.sum(0)), {}
         return Moment(data.mean), {}
 
+    def read(key, real):
+        points = reading.over_cells(_points(family, real, n), key.ndim)
+        return rows(points, real=True, cells=points.shape[1:])
+
+    def fresh(key, kept, truth, count):
+        if not isinstance(kept, Rows):
+            return sample(key, truth, count)
+        drawn = bootstrap(key, kept, count)
+        size = drawn.weight.sum(0)
+        mean = (drawn.weight * drawn.values).sum(0) / jnp.maximum(size, 1.0)
+        return drawn if slots is not None else means.Mean(size, size, mean)
+
     def observe(key, real):
         if real is None:
             truth = Moment(jnp.asarray(true_mean, jnp.float32))
             return reading.as_real(sample(key, truth, n)), truth
-        points = reading.over_cells(_points(family, real, n), key.ndim)
-        data = rows(points, real=True, cells=points.shape[1:])
-        mean = points.mean(0)
+        data = read(key, real)
+        mean = data.values.mean(0)
         size = data.weight.sum(0)
         return (data if slots is not None else means.Mean(size, size, mean)), Moment(mean)
 
@@ -134,6 +145,8 @@ def _model(family: _Family, true_mean, n, literal, capacity) -> Model:
         sample=sample,
         fit=fit,
         measure=measure,
+        keep=read,
+        fresh=fresh,
         batched=True,
         estimator="sample mean",
         forms=ClosedForms(blend=lambda a, b, w: Moment(jnp.clip((1 - w) * a.mean + w * b.mean, 0.0, family.most))),
@@ -141,9 +154,9 @@ def _model(family: _Family, true_mean, n, literal, capacity) -> Model:
 
 
 def _points(family: _Family, real, n):
-    array = known(real)
-    points = reading.points(real, None, n)
-    if array is not None:
+    real = reading.numbers("real", real)
+    points = reading.points(real, None, n, centred=False)
+    if (array := known(real)) is not None:
         bad = (array < 0) | (array > family.most) | (family.whole & (array != np.floor(array)))
         if bad.any():
             kind = "0 or 1" if family.most == 1 else "whole numbers >= 0" if family.whole else "numbers >= 0"

@@ -17,7 +17,7 @@ import numpy as np
 from mcloop import random
 from mcloop.checks import check
 from mcloop.exact import factors, reading
-from mcloop.memory.rows import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, bootstrap, rows, rows_memory
 from mcloop.metrics.wasserstein import gaussian_w2
 from mcloop.types import ClosedForms, InputError, Memory, Model, Objective, additive
 
@@ -142,13 +142,22 @@ def gaussian(
         stats = summarise(data)
         return Normal(stats.mean, stats.root / jnp.sqrt(stats.size - ddof)), {}
 
+    def read(key, real):
+        points = reading.over_cells(reading.points(real, d, n), key.ndim)
+        return rows(points, real=True, cells=(1,) * key.ndim)
+
+    def fresh(key, kept, truth, count):
+        if isinstance(kept, Rows):
+            drawn = bootstrap(key, kept, count)
+            return drawn if slots is not None else _of_rows(kind, drawn)
+        return sample(key, truth, count)
+
     def observe(key, real):
         if real is None or isinstance(real, Normal):
             known = reading.over_cells(truth if real is None else real, key.ndim)
             drawn = sample(key, known, n)
             return (drawn._replace(real=drawn.weight if isinstance(drawn, Rows) else drawn.size)), known
-        points = reading.over_cells(reading.points(real, d, n), key.ndim)
-        data = rows(points, real=True, cells=(1,) * key.ndim)
+        data = read(key, real)
         stats = _of_rows(kind, data)
         ml = Normal(stats.mean, stats.root / jnp.sqrt(stats.size))
         return (data if slots is not None else stats), ml
@@ -160,6 +169,8 @@ def gaussian(
         observe=observe,
         sample=sample,
         fit=fit,
+        keep=read,
+        fresh=fresh,
         measure=lambda params, known: _measure(covariance, params, known),
         batched=True,
         estimator=f"{covariance} covariance, ddof {ddof}",

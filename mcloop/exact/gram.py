@@ -32,9 +32,19 @@ class Gram(NamedTuple):
     root: jax.Array
 
 
+class Loose(NamedTuple):
+    """A re-used design, and what else a draw that is no whole number of copies takes its rows from.
+
+    `root` (d, d, *cells) of X^T X; `rows` (n, d, *cells) of a real table, or () for the normal law.
+    """
+
+    root: jax.Array
+    rows: Any
+
+
 def gram_model(d, n, noise, design, ridge, last_ridge, spectrum, signal, slots) -> Model:
     """OLS or ridge from the joint Gram matrix of the rows, or from the rows themselves (`slots` of them)."""
-    same = design == "same"
+    same = design != "fresh"
 
     def sample(key, params: Linear, count):
         if slots is not None:
@@ -53,13 +63,14 @@ def gram_model(d, n, noise, design, ridge, last_ridge, spectrum, signal, slots) 
         k_data, k_design = random.fold_in(key, 0), random.fold_in(key, 1)
         column = (d,) + (1,) * key.ndim
         if real is not None:
-            return _observe_table(read_table(real, d, n, noise, key.ndim), same, slots, last_ridge is not None)
+            return _observe_table(read_table(real, d, n, noise, key.ndim), design, slots, last_ridge is not None)
         value, scale = signal.reshape(column), jnp.sqrt(spectrum).reshape(column)
         again = ()
         if same and slots is not None:
             again = scale * random.normal(k_design, (int(n), d))
         elif same:
             again = scale[:, None] * factors.bartlett(k_design, d, jnp.asarray(n, jnp.float32))
+            again = Loose(again, ()) if design == "either" else again
         truth = Linear(value, () if last_ridge is None else value, Setting(need_noise(noise), again, scale))
         return reading.as_real(sample(k_data, truth, n)), truth
 
@@ -94,20 +105,30 @@ def _memory() -> Memory:
 
 
 def _draw_gram(key, params: Linear, count, times, spectrum) -> Gram:
-    """The Gram matrix of `count` rows: a fresh Wishart, or `times` the re-used design's."""
+    """The Gram matrix of `count` rows: a fresh Wishart, or `times` the re-used design's (NaN for no whole number)."""
     value, _, setting = params
     d = value.shape[0]
     count = jnp.asarray(count, jnp.float32)
-    if times is not None:
+    if isinstance(setting.design, Loose):
+        own = _fresh_root(random.fold_in(key, 0), d, count, spectrum, setting.design.rows)
+        root = jnp.where(jnp.isnan(times), own, setting.design.root * jnp.sqrt(jnp.where(jnp.isnan(times), 0.0, times)))
+    elif times is not None:
         root = setting.design * jnp.sqrt(times)
     else:
-        scale = jnp.sqrt(spectrum).reshape((d, 1) + (1,) * key.ndim)
-        root = scale * factors.bartlett(random.fold_in(key, 0), d, count)
+        root = _fresh_root(random.fold_in(key, 0), d, count, spectrum, ())
     place = jnp.arange(d).reshape((d,) + (1,) * key.ndim)
     noise = jnp.where(place < count, setting.noise * random.normal(key, (d,), block=NOISE), 0.0)
     labels = factors.transposed_matvec(root, value) + noise
     left = setting.noise * jnp.sqrt(random.chi_square(key, jnp.maximum(count - d, 0.0)))
     return Gram(count, 0 * count, _bordered(root, labels, left))
+
+
+def _fresh_root(key, d, count, spectrum, table):
+    """Root of the Gram matrix of `count` new rows: of the normal law, or of a table's own, drawn with replacement."""
+    if isinstance(table, tuple):
+        return jnp.sqrt(spectrum).reshape((d, 1) + (1,) * key.ndim) * factors.bartlett(key, d, count)
+    times = random.multinomial(key, count, jnp.ones((len(table),) + (1,) * key.ndim))
+    return factors.of_rows(jnp.sqrt(times)[:, None] * table)
 
 
 def _bordered(root, row, corner):
@@ -140,13 +161,20 @@ def _draw_rows(key, params: Linear, count, slots, spectrum) -> Rows:
     return rows((jnp.broadcast_to(x, x.shape[:2] + y.shape[1:]), y), count, cells=y.shape[1:])
 
 
-def _observe_table(table, same, slots, ridged):
+def _observe_table(table, design, slots, ridged):
     """The user's rows as data, and OLS on all of them as the truth."""
-    if not same:
+    if design == "fresh":
         raise InputError("design must be 'same' for a real table: there is no law to draw fresh rows from.")
     setting = table.setting if slots is None else table.setting._replace(design=table.x)
     truth = Linear(table.coefficients, table.coefficients if ridged else (), setting)
     if slots is not None:
+        if table.coarse:
+            raise InputError(
+                "real must have columns within 1,024 spreads of 0 where its rows are kept in float32: subtract the means, or "
+                "use literal=False."
+            )
         return rows((table.x, table.y), real=True, cells=table.y.shape[1:]), truth
+    if design == "either":
+        truth = truth._replace(setting=setting._replace(design=Loose(setting.design, table.x)))
     size = jnp.float32(table.x.shape[0])
     return Gram(size, size, table.root), truth

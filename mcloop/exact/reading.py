@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from mcloop.checks import check, known
 from mcloop.types import InputError
@@ -37,19 +39,93 @@ def as_real(batch: Any):
     return batch._replace(real=batch.weight if hasattr(batch, "weight") else batch.size)
 
 
-def points(real, d: int | None, n) -> jax.Array:
-    """The user's points, float32 (n, d), or (n,) if d is None; shapes are always checked, values where they are known.
+def numbers(field: str, value) -> np.ndarray:
+    """Real numbers, whole or not, from whatever `np.asarray` takes; a value that is being traced is left as it is.
 
     Raises:
-        InputError: another shape, NaN or infinity, a number of rows other than n.
+        InputError: no numbers, complex ones, masked or missing values.
     """
+    if isinstance(value, Tracer):
+        return value  # type: ignore[return-value]
+    if np.ma.is_masked(value):
+        raise InputError(f"{field} must be known everywhere, but {np.ma.count_masked(value)} of its values are masked.")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{field} must be an array that NumPy can read, not {type(value).__name__}.") from None
+    try:
+        if array.dtype.kind == "O":  # nullable columns, Decimals: by their values
+            array = np.array(array.tolist())
+            array = array.astype(np.float64) if array.dtype.kind == "O" else array
+        if jnp.issubdtype(array.dtype, np.floating) and array.dtype.kind != "f":  # bfloat16 and its kin
+            array = array.astype(np.float32)
+    except (TypeError, ValueError):
+        raise InputError(f"{field} must be an array of numbers, and {type(value).__name__} holds something else.") from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{field} must be an array of real numbers, not of {array.dtype}.")
+    return array
+
+
+def points(real, d: int | None, n, centred: bool = True) -> jax.Array:
+    """The user's points, float32 (n, d), or (n,) if d is None; shapes are always checked, values where they are known.
+
+    A column that float32 would round away beside its distance from 0 is taken relative to its mean, and a warning says so.
+
+    Args:
+        centred: whether such a column may be moved; a family of positive points knows its zero.
+
+    Raises:
+        InputError: no numbers, another shape, NaN or infinity, a number of rows other than n, values that float32 cannot hold.
+    """
+    real = numbers("real", real)
     shape = np.shape(real)
     if d == 1 and len(shape) == 1:
-        real, shape = jnp.asarray(real)[:, None] if known(real) is None else np.asarray(real)[:, None], (*shape, 1)
+        real, shape = real[:, None], (*shape, 1)
     if len(shape) != (1 if d is None else 2) or (d is not None and shape[1] != d):
         raise InputError(f"real must be an array of shape {'(n,)' if d is None else f'(n, {d})'}, not {list(shape)}.")
     if (size := known(n)) is not None and np.any(size != shape[0]):
         raise InputError(f"n must be the number of real rows, {shape[0]}, not {n}.")
-    if (array := known(real)) is not None and not np.isfinite(array.astype(float)).all():
-        raise InputError("real must be finite everywhere, but it holds NaN or infinity.")
-    return jnp.asarray(real, jnp.float32)
+    if (array := known(real)) is None:
+        return jnp.asarray(real, jnp.float32)
+    return jnp.asarray(_held(finite("real", array.astype(np.float64)), centred), jnp.float32)
+
+
+def finite(field: str, array: np.ndarray) -> np.ndarray:
+    """The same array, or InputError."""
+    if not np.isfinite(array).all():
+        raise InputError(f"{field} must be finite everywhere, but it holds NaN or infinity.")
+    return array
+
+
+_FAR = 2**10  # spreads from 0 at which float32 leaves 1/16,000 of a spread
+_MOST = 1e17  # squares of this still add up in float32
+
+
+def far(array: np.ndarray) -> np.ndarray:
+    """Columns of float64 (n, ...) that float32 would round beside their own spread."""
+    spread = array.std(0)
+    return (spread > 0) & (np.abs(array.mean(0)) > _FAR * spread)
+
+
+def _held(array, centred):
+    """float64 points as float32 can hold them, their squares included."""
+    moved = far(array) if centred and np.abs(array).max(initial=0) < np.sqrt(np.finfo(np.float64).max) else False
+    if np.any(moved):
+        warnings.warn(
+            f"{np.sum(moved)} of real's columns lie further than {_FAR} spreads from 0, where float32 cannot tell their points "
+            "apart: they are taken relative to their means, in everything that is fitted, drawn and measured.",
+            stacklevel=2,
+        )
+        array = array - np.where(moved, array.mean(0), 0.0)
+    check_held("real", array)
+    return array
+
+
+def check_held(field: str, array: np.ndarray) -> None:
+    """Raise InputError where float32 cannot hold the squares of these float64 values."""
+    largest = np.abs(array).max(initial=0.0)
+    if largest > _MOST or 0 < largest < 1 / _MOST:
+        raise InputError(
+            f"{field} must lie between {1 / _MOST:.0e} and {_MOST:.0e} in size, whose squares float32 holds, and its largest "
+            f"value is {largest:.3g}: give it in another unit."
+        )

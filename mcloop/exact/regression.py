@@ -34,7 +34,7 @@ def linear_regression(
     d: int,
     n,
     noise=1.0,
-    design: str = "same",
+    design: str | None = None,
     ridge=0.0,
     last_ridge=None,
     spectrum=None,
@@ -52,8 +52,9 @@ def linear_regression(
         d: columns.
         n: rows T of the design, and the unit of every draw; may be traced.
         noise: standard deviation of the labels; None takes the residual one of a real table.
-        design: "same" draws X once and labels it anew (a draw is then a whole number of copies of X: other sizes are
-            refused where they are known, and their errors are NaN where they are not); "fresh" draws X every time.
+        design: "same" draws X once and labels it anew, and a draw must be a whole number of copies of X: other sizes are
+            refused. "fresh" draws X every time. None does the first, but for a draw that is no whole number of copies, which
+            has rows of its own: new ones, or (a real table) the user's drawn with replacement; a warning says so.
         ridge: l in w = (C + l I)^-1 X^T y / T with C = X^T X / T, T the training weight; may be traced.
         last_ridge: another l, of a ridge fitted beside every fit as if it were the last: measured as `ridge_test_error`,
             never sampled from (Dohmatob et al. 2402.07712).
@@ -70,18 +71,23 @@ def linear_regression(
     for field, value in (("noise", noise), ("ridge", ridge), ("last_ridge", last_ridge)):
         if value is not None:
             check(field, value, "a finite number >= 0", lambda v: (v >= 0) & np.isfinite(v))
-    if design not in ("same", "fresh"):
+    if design not in (None, "same", "fresh"):
         raise InputError(f"design must be 'same' or 'fresh', not {design!r}.")
     penalised = (penalty := known(ridge)) is None or bool(np.any(penalty > 0))
     _check_rows(d, n, penalised)
     spectrum = _vector("spectrum", spectrum, d, 1.0)
     check("spectrum", spectrum, "finite numbers > 0", lambda v: (v > 0) & np.isfinite(v))
     signal = _vector("signal", signal, d, 0.0)
-    if design == "same" and not (penalised or literal or last_ridge is not None):
-        return _score_model(d, n, noise)
+    given = (ridge, last_ridge, spectrum, signal)
     if literal:
-        return gram_model(d, n, noise, design, ridge, last_ridge, spectrum, signal, _slots(n, design, capacity))
-    return gram_model(d, n, noise, design, ridge, last_ridge, spectrum, signal, None)
+        design = design or "same"
+        return gram_model(d, n, noise, design, *given, _slots(n, design, capacity))
+    if design == "fresh":
+        return gram_model(d, n, noise, design, *given, None)
+    plain = not penalised and last_ridge is None
+    model = _score_model(d, n, noise) if plain else gram_model(d, n, noise, "same", *given, None)
+    loose = None if design == "same" else gram_model(d, n, noise, "either", *given, None)
+    return model._replace(unit=n, loose=loose)
 
 
 def _check_rows(d, n, penalised):
@@ -113,16 +119,16 @@ def _score_model(d, n, noise) -> Model:
 
     def sample(key, params: Score, count):
         times = jnp.maximum(copies(count, n), 1.0)
-        score = params.score + params.setting.noise / jnp.sqrt(times) * random.normal(key, (d,), block=NOISE)
+        score = params.score + params.setting.noise / jnp.sqrt(times) * random.normal(key, params.score.shape[:1], block=NOISE)
         size = jnp.asarray(count, jnp.float32)
         return means.Mean(size, 0 * size, score)
 
     def observe(key, real):
-        start = jnp.zeros((d,) + (1,) * key.ndim)
         if real is not None:
             table = read_table(real, d, n, noise, key.ndim)
-            size = jnp.float32(table.x.shape[0])
+            size, start = jnp.float32(table.x.shape[0]), jnp.zeros(table.coefficients.shape)
             return means.Mean(size, size, start), Score(start, table.setting)
+        start = jnp.zeros((d,) + (1,) * key.ndim)
         truth = Score(start, Setting(need_noise(noise), draw_bands(random.fold_in(key, 1), d, n), ()))
         return reading.as_real(sample(random.fold_in(key, 0), truth, n)), truth
 

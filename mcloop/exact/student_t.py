@@ -12,7 +12,7 @@ from jax import lax
 from mcloop import random
 from mcloop.checks import check
 from mcloop.exact import reading
-from mcloop.memory.rows import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, bootstrap, rows, rows_memory
 from mcloop.types import ClosedForms, InputError, Model, Objective
 
 _STEPS = 30  # of EM from a warm start: what is left shrinks by about 3/(nu + 3) a step
@@ -72,14 +72,18 @@ def student_t(n, nu: float = 5.0, data: Mixture | None = None, capacity: int | N
     def fit(key, params: StudentT, body: Rows):
         return _em(nu, params, body.values, body.weight), {}
 
+    def fresh(key, kept, truth, count):
+        if isinstance(kept, Rows):
+            return bootstrap(key, kept, count)
+        values = draw(key, truth) if data is None else _draw_mixture(key, data, slots)
+        return rows(values, count, cells=values.shape[1:])
+
     def observe(key, real):
         truth = reading.over_cells(StudentT(*(jnp.float32(x) for x in best)), key.ndim)
         if real is not None:
             values = reading.over_cells(reading.points(real, None, n), key.ndim)
             return rows(values, real=True, cells=(1,) * key.ndim), _em(nu, truth, values, jnp.ones_like(values))
-        values = draw(key, truth) if data is None else _draw_mixture(key, data, slots)
-        body = rows(values, n, cells=values.shape[1:])
-        return body._replace(real=body.weight), truth
+        return reading.as_real(fresh(key, (), truth, n)), truth
 
     def measure(params: StudentT, truth: StudentT):
         return {"mean_sq_error": (params.loc - truth.loc) ** 2, "log_scale_gap": params.log_scale - truth.log_scale}
@@ -92,6 +96,7 @@ def student_t(n, nu: float = 5.0, data: Mixture | None = None, capacity: int | N
         sample=sample,
         fit=fit,
         measure=measure,
+        fresh=fresh,
         batched=True,
         estimator=f"maximum likelihood, {nu:g} degrees of freedom",
         forms=ClosedForms(

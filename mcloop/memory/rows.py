@@ -83,6 +83,12 @@ def subsample_rows(key: jax.Array, a: Rows, count, slots: int) -> Rows:
     return picked._replace(weight=picked.weight * keep, real=picked.real * keep)
 
 
+def bootstrap(key: jax.Array, a: Rows, count) -> Rows:
+    """`count` new real points, drawn with replacement from those of `a`: each row weighs as often as it was drawn."""
+    times = random.multinomial(key, count, a.weight)
+    return Rows(a.values, times, times)
+
+
 def rows_memory(capacity: int) -> Memory:
     """The row pool: draws of at most `capacity` points, pools of as many blocks of that size as a regime reserves."""
     return Memory(

@@ -18,8 +18,8 @@ _DIRECTIONS = 2**16 + 3  # the stream of the projections
 def gaussian_w2(covariance: str, mean_gap, root, other, d: int):
     """W2 between two Gaussians from the roots of their covariances, over trailing cells.
 
-    W2^2 = |gap|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2, and the last trace is the sum of the singular values of
-    root^T other (Dowson & Landau 1982), which never squares a small root.
+    W2^2 = |gap|^2 + min over rotations Q of |root - other Q|^2 (Dowson & Landau 1982; the minimum is at the polar factor of
+    other^T root): a distance of roots, which keeps the digits that tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2 would lose.
 
     Args:
         covariance: "full" (roots (d, d, *cells)), "diagonal" ((d, *cells)) or "isotropic" ((1, *cells)).
@@ -34,15 +34,17 @@ def gaussian_w2(covariance: str, mean_gap, root, other, d: int):
     if d == 1:
         return jnp.sqrt(mean_gap + (root[0, 0] - other[0, 0]) ** 2)
     if d == 2:
-        cross = [[sum(root[k, i] * other[k, j] for k in range(2)) for j in range(2)] for i in range(2)]
-        traces = sum(x[i, j] ** 2 for x in (root, other) for i in range(2) for j in range(2))
-        square = sum(c**2 for row in cross for c in row)
-        nuclear = jnp.sqrt(square + 2 * jnp.abs(cross[0][0] * cross[1][1] - cross[0][1] * cross[1][0]))
-    else:
-        traces = (root**2).sum((0, 1)) + (other**2).sum((0, 1))
-        cross = jnp.einsum("ki...,kj...->...ij", root, other)
-        nuclear = jnp.linalg.svd(cross, compute_uv=False).sum(-1)
-    return jnp.sqrt(mean_gap + jnp.maximum(traces - 2 * nuclear, 0.0))
+        (a, b), (c, e) = ([sum(other[k, i] * root[k, j] for k in range(2)) for j in range(2)] for i in range(2))
+        # roots have diagonals >= 0, so that the best rotation is none that mirrors; where both are nothing it is any
+        cos, sin = a + e, c - b
+        length = jnp.hypot(cos, sin)
+        safe = jnp.where(length > 0, length, 1.0)
+        cos, sin = jnp.where(length > 0, cos / safe, 1.0), sin / safe
+        turned = [[other[i, 0] * cos + other[i, 1] * sin, other[i, 1] * cos - other[i, 0] * sin] for i in range(2)]
+        return jnp.sqrt(mean_gap + sum((root[i, j] - turned[i][j]) ** 2 for i in range(2) for j in range(2)))
+    left, _, right = jnp.linalg.svd(jnp.einsum("ki...,kj...->...ij", other, root), full_matrices=False)
+    turned = jnp.einsum("ik...,...kj->ij...", other, left @ right)
+    return jnp.sqrt(mean_gap + ((root - turned) ** 2).sum((0, 1)))
 
 
 def sliced_w2(key: jax.Array, x: jax.Array, y: jax.Array, projections: int = 64) -> jax.Array:

@@ -26,7 +26,7 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 def as_key(key: jax.Array) -> jax.Array:
     """A typed key from a typed key or from the old-style (..., 2) uint32 one; Threefry only, else InputError."""
     if not isinstance(key, jax.Array | np.ndarray):
-        raise InputError(f"key must be made by jax.random.key(seed), not {key!r}.")
+        raise InputError(f"key must be made by jax.random.key(seed), not {type(key).__name__} {key!r:.40}.")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.dtype == jnp.uint32 and key.ndim and key.shape[-1] == 2:
             return jax.random.wrap_key_data(key, impl="threefry2x32")
