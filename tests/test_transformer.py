@@ -267,3 +267,28 @@ def test_losses_in_chunks_are_minus_the_log_softmax(family):
 def test_impossible_shapes_are_refused(refused, wrong, said):
     with refused(*said):
         transformer(SMALL["gpt2"]._replace(**wrong))
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_dropout_drops_in_training_alone(scan):
+    net = transformer(SMALL["gpt2"], scan=scan, dropout=0.5)
+    variables, read = jax.jit(net.init)(jax.random.key(0)), tokens(3, 12)
+
+    @jax.jit
+    def states(key, given):
+        return net.bind(variables).states(given, key), net.bind(variables).states(given)
+
+    (one, plain), (again, _), (other, _) = (states(jax.random.key(i), read) for i in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert not np.allclose(one, other) and not np.allclose(one, plain)
+    later = read.at[:, 8:].set(0)  # still causal
+    np.testing.assert_allclose(states(jax.random.key(1), later)[0][:, :8], one[:, :8], rtol=1e-4, atol=1e-5)
+    ordinary = transformer(SMALL["gpt2"], scan=scan)
+    np.testing.assert_array_equal(plain, jax.jit(lambda v: ordinary.bind(v).states(read))(variables))
+
+
+def test_dropped_attention_is_attention_on_the_mean():
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 6, 2, 8))
+    some = jax.jit(jax.vmap(lambda key: attention.attend_dropped(q, k, v, 0.3, key)))(jax.random.split(jax.random.key(1), 4000))
+    gap = (some.mean(0) - plain_attention(q, k, v)) / (some.std(0) / np.sqrt(4000) + 1e-6)
+    assert np.abs(gap).max() < 5

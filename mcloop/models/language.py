@@ -30,6 +30,7 @@ def language(
     dtype: Any = None,
     scan: bool = False,
     remat: bool = False,
+    dropout: float = 0.0,
 ) -> Learner:
     """A language model of stories; points are {"tokens": (n, length)}, and beside those that it draws, "sound" (n,).
 
@@ -43,7 +44,7 @@ def language(
             ("first token inclusive"), which is not learnt, and on which `log_prob` is conditional; None learns the first
             token too, from an `end` read before it.
         temperature, top_k, top_p: of sampling, see `decoding.decoder`.
-        dtype, scan, remat: of the network, see `transformer`; it is sampled from with its layers written out.
+        dtype, scan, remat, dropout: of the network, see `transformer`; it is sampled from with its layers written out.
 
     Raises:
         InputError: a length beyond the context, an `end` outside of the vocabulary.
@@ -56,19 +57,19 @@ def language(
         raise InputError(f"packing must be 'stories' or 'contiguous', not {packing!r}.")
     if first is not None and np.shape(first) != (shape.vocabulary,):
         raise InputError(f"first must have a weight for each of the {shape.vocabulary} tokens, not shape {np.shape(first)}.")
-    net, unrolled = transformer(shape, dtype=dtype, scan=scan, remat=remat), transformer(shape, dtype=dtype)
+    net, unrolled = transformer(shape, dtype=dtype, scan=scan, remat=remat, dropout=dropout), transformer(shape, dtype=dtype)
     stop = packing == "stories"
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "first": first, "stop": stop}
     draw = decoder(unrolled, length, end, **how, checked=True)
 
-    def read(variables, tokens):
+    def read(variables, tokens, key=None):
         """The network, what it makes of the tokens, the tokens that it is to say next, and which of those count."""
         seen, learnt = sides(tokens, end, first is not None)
         module = net.bind(variables)
-        return module, module.states(seen), learnt, mask(tokens, end, packing)[:, tokens.shape[1] - learnt.shape[1] :]
+        return module, module.states(seen, key), learnt, mask(tokens, end, packing)[:, tokens.shape[1] - learnt.shape[1] :]
 
     def loss(key, variables, points):
-        module, states, learnt, counted = read(variables, points["tokens"])
+        module, states, learnt, counted = read(variables, points["tokens"], key)
         return weighted_loss(module, states, learnt, counted / jnp.maximum(jnp.sum(counted), 1)), variables.stats
 
     def log_prob(variables, points):

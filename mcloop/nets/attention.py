@@ -85,6 +85,19 @@ def _backward_blocks(q, k, v, out, normaliser, g):
     return tuple(jnp.moveaxis(x, 0, 2) for x in gradients)
 
 
+def attend_dropped(q, k, v, rate: float, key):
+    """The same with a share `rate` of the weights dropped, and the others made larger: for training, by plain products."""
+    scores = _product("bthd,bshd->bhts", q, k) * q.shape[-1] ** -0.5
+    scores = jnp.where(jnp.arange(q.shape[1])[:, None] >= jnp.arange(k.shape[1]), scores, -jnp.inf)
+    weights = dropped(jax.nn.softmax(scores), rate, key)
+    return _product("bhts,bshd->bthd", weights.astype(v.dtype), v).astype(v.dtype)
+
+
+def dropped(x, rate: float, key):
+    """x with a share `rate` of its numbers at zero, and the others made larger by as much; x itself without a key."""
+    return x if key is None else jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
+
+
 def _head_forward(q, k, v):
     """One head, (b, t, head width): what it gives, and the logarithm of every query's normaliser (b, t)."""
     out, normaliser = [], []

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from mcloop.errors import InputError
-from mcloop.nets.attention import attend, attend_cached, rotary, rotate
+from mcloop.nets.attention import attend, attend_cached, attend_dropped, dropped, rotary, rotate
 from mcloop.nets.network import Network, network
 
 
@@ -68,7 +68,7 @@ class Cache(NamedTuple):
         return jax.tree.map(lambda x: jnp.pad(x, more), self)
 
 
-def transformer(shape: Shape, *, dtype=None, scan: bool = False, remat: bool = False) -> Network:
+def transformer(shape: Shape, *, dtype=None, scan: bool = False, remat: bool = False, dropout: float = 0.0) -> Network:
     """A causal language model: `apply(variables, tokens (b, t)) -> (logits (b, t, vocabulary) float32, {})`.
 
     `bind(variables)` gives the module itself, with `states`, `logits`, `decode` and `empty`.
@@ -79,6 +79,8 @@ def transformer(shape: Shape, *, dtype=None, scan: bool = False, remat: bool = F
         scan: one compiled layer run in a loop, for quick compilation and sharded training; otherwise the layers are written
             out one after the other, which is faster on a CPU and needed for caches that are updated in place.
         remat: recompute a layer's inside in the backward pass in place of keeping it.
+        dropout: share in [0, 1) that training drops, where GPT-2 does: of the embedding, of attention's weights and of what is
+            added to the residual stream; only where `states` is given a key.
 
     Raises:
         InputError: a width that the heads do not divide, a family that is not known, a size < 1.
@@ -91,14 +93,16 @@ def transformer(shape: Shape, *, dtype=None, scan: bool = False, remat: bool = F
     if shape.width % shape.heads or (shape.family == "llama2" and shape.width // shape.heads % 2):
         even = "an even multiple" if shape.family == "llama2" else "a multiple"
         raise InputError(f"width must be {even} of heads ({shape.heads}), not {shape.width}.")
-    return network(lambda rngs: Transformer(shape, dtype, scan, remat, rngs))
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout must be a share in [0, 1), not {dropout!r}.")
+    return network(lambda rngs: Transformer(shape, dtype, scan, remat, float(dropout), rngs))
 
 
 class Transformer(nnx.Module):
     """Embedding, blocks, final norm and head; the blocks' parameters are stacked along a first axis of layers."""
 
-    def __init__(self, shape: Shape, dtype, scan: bool, remat: bool, rngs: nnx.Rngs) -> None:
-        self.shape, self.dtype, self.scan, self.remat = shape, dtype or jnp.float32, scan, remat
+    def __init__(self, shape: Shape, dtype, scan: bool, remat: bool, dropout: float, rngs: nnx.Rngs) -> None:
+        self.shape, self.dtype, self.scan, self.remat, self.dropout = shape, dtype or jnp.float32, scan, remat, dropout
         normal = nnx.initializers.normal(0.02)
         self.tokens = nnx.Param(normal(rngs.params(), (shape.vocabulary, shape.width)))
         if shape.family == "gpt2":
@@ -107,7 +111,7 @@ class Transformer(nnx.Module):
         @nnx.split_rngs(splits=shape.layers)
         @nnx.vmap
         def blocks(rngs):
-            return Block(shape, rngs)
+            return Block(shape, dropout, rngs)
 
         self.blocks = blocks(rngs)
         self.norm = Norm(shape)
@@ -118,22 +122,24 @@ class Transformer(nnx.Module):
         """Logits of the next token: (b, t) integers -> (b, t, vocabulary) float32."""
         return self.logits(self.states(tokens))
 
-    def states(self, tokens):
-        """What the head reads: (b, t) integers -> (b, t, width)."""
-        length = tokens.shape[1]
-        x = self._embedded(tokens, jnp.arange(length))
+    def states(self, tokens, key=None):
+        """What the head reads: (b, t) integers -> (b, t, width); a key is given in training, for dropout."""
+        length, layers = tokens.shape[1], self.shape.layers
+        keys = None if key is None or not self.dropout else jax.random.split(key, layers + 1)
+        x = dropped(self._embedded(tokens, jnp.arange(length)), self.dropout, None if keys is None else keys[-1])
         angles = self._angles(jnp.arange(length))
 
-        def layer(x, weights):
-            return nnx.merge(graph, weights)(x, angles)
+        def layer(x, weights, key):
+            return nnx.merge(graph, weights)(x, angles, key)
 
         graph, weights = nnx.split(self.blocks)
         layer = jax.checkpoint(layer) if self.remat else layer
         if self.scan:
-            x, _ = lax.scan(lambda x, w: (layer(x, w), None), x, weights)
+            both = weights, None if keys is None else keys[:-1]
+            x, _ = lax.scan(lambda x, both: (layer(x, *both), None), x, both)
         else:
-            for one in _unstacked(weights, self.shape.layers):
-                x = layer(x, one)
+            for i, one in enumerate(_unstacked(weights, layers)):
+                x = layer(x, one, None if keys is None else keys[i])
         return self.norm(x)
 
     def logits(self, states):
@@ -204,7 +210,7 @@ class Norm(nnx.Module):
 class Block(nnx.Module):
     """One layer: attention and a feed-forward part, each on the norm of what it is added to."""
 
-    def __init__(self, shape: Shape, rngs: nnx.Rngs) -> None:
+    def __init__(self, shape: Shape, dropout: float, rngs: nnx.Rngs) -> None:
         gpt2, width, hidden = shape.family == "gpt2", shape.width, shape.hidden
         # GPT-2 makes what is added to the residual stream smaller, the deeper it is
         small = 0.02 / (2 * shape.layers) ** 0.5 if gpt2 else 0.02
@@ -215,14 +221,17 @@ class Block(nnx.Module):
         if not gpt2:
             self.gate = Linear(width, hidden, 0.02, False, rngs)
         self.leave = Linear(hidden, width, small, gpt2, rngs)
-        self.heads, self.gpt2 = shape.heads, gpt2
+        self.heads, self.gpt2, self.dropout = shape.heads, gpt2, dropout
 
-    def __call__(self, x, angles):
-        """(b, t, width) -> (b, t, width)."""
+    def __call__(self, x, angles, key=None):
+        """(b, t, width) -> (b, t, width); with a key, some of it is dropped."""
+        one, two, three = (None,) * 3 if key is None else jax.random.split(key, 3)
         # norms, turns and GELU are made anew in the backward pass: cheaper than fresh memory to keep them in
         q, k, v = jax.checkpoint(lambda x: self._queries(self.norm1(x), angles))(x)
-        x = x + self.project(attend(q, k, v).reshape(x.shape))
-        return x + jax.checkpoint(self._leave)(*jax.checkpoint(lambda x: self._enter(self.norm2(x)))(x))
+        seen = attend(q, k, v) if key is None else attend_dropped(q, k, v, self.dropout, one)
+        x = x + dropped(self.project(seen.reshape(x.shape)), self.dropout, two)
+        added = jax.checkpoint(self._leave)(*jax.checkpoint(lambda x: self._enter(self.norm2(x)))(x))
+        return x + dropped(added, self.dropout, three)
 
     def decode(self, x, keys, values, at, angles):
         """One token: (b, width), with caches (b, heads, room, head width) -> the same, with the token at place `at`."""

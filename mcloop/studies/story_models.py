@@ -92,6 +92,7 @@ def story_model(
     dtype: Any = None,
     scan: bool = False,
     remat: bool = False,
+    dropout: float = 0.0,
     mesh: Any = None,
 ) -> StoryModel:
     """Language models that are trained on a corpus and draw sequences like its rows.
@@ -106,7 +107,7 @@ def story_model(
         temperature, top_k, top_p: of sampling.
         samples: sequences that a generation is judged by.
         chunk: sequences drawn at once.
-        dtype, scan, remat: of the network.
+        dtype, scan, remat, dropout: of the network.
         mesh: devices to share the work.
 
     Raises:
@@ -125,6 +126,7 @@ def story_model(
         dtype=dtype,
         scan=scan,
         remat=remat,
+        dropout=dropout,
     )
     panel = story_panel(corpus, learner, samples, inclusive, grammar)
     model = hosted_model(

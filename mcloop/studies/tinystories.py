@@ -123,6 +123,7 @@ def family(
     rate: float = 1e-3,
     samples: int = 500,
     chunk: int = 256,
+    dropout: float = 0.0,
 ) -> StoryModel:
     """Transformers of a shape on these stories; AdamW with a warm-up, then half a cosine.
 
@@ -136,7 +137,7 @@ def family(
         epochs, batch, rate: of every fit; the rate ends at a tenth.
         first: epochs of the first fit, as a multiple of `epochs`: a weaker first model.
         warm: whether a generation starts from the last one's parameters, and not anew.
-        samples, chunk: of `models.stories.story_model`.
+        samples, chunk, dropout: of `story_models.story_model`; Hugging Face's GPT-2 has a dropout of .1 by default.
     """
     import jax
 
@@ -174,6 +175,7 @@ def family(
         temperature=temperature,
         samples=samples,
         chunk=chunk,
+        dropout=float(dropout),
         dtype=compute_dtype(),
         # quick to compile where fits are long; written out where memory is what is slow
         scan=jax.default_backend() != "cpu",
@@ -221,7 +223,10 @@ def study(shape: Shape, published: Published, small: Mapping[str, Any], **paper:
         return make_loop(model, REGIMES[name])
 
     def annotate(ds, options):
-        return made(**chosen(options, made, family)).panel.annotate(ds)
+        ds = made(**chosen(options, made, family)).panel.annotate(ds)
+        ds.attrs["dtype"] = np.dtype(compute_dtype() or np.float32).name
+        ds.attrs["remarks"] = [*ds.attrs["remarks"], choices(**chosen(options, choices))]
+        return ds
 
     return Experiment(
         make=make,
@@ -238,6 +243,16 @@ def study(shape: Shape, published: Published, small: Mapping[str, Any], **paper:
         neural=True,
         annotate=annotate,
         family=(made, family),
+    )
+
+
+def choices(length: int = 512, batch: int = _BATCH, rate: float = 1e-3, packing: str = "contiguous", dropout=0.0) -> str:
+    """What the paper does not state, and was chosen here, in a sentence."""
+    return (
+        f"The paper does not state, and these are choices: {length} tokens a row ({packing} text; a grammar's rows are "
+        f"{_GRAMMAR_LENGTH} of whole stories), {batch} rows a batch, AdamW (b2 .95) at a rate of {rate:g} after a warm-up of "
+        "5 % of the steps and then along half a cosine to a tenth, gradients clipped at norm 1, a weight decay of .1 on "
+        f"matrices and embeddings and on no norm, bias or position, dropout {dropout:g} (Hugging Face's GPT-2: .1)."
     )
 
 
