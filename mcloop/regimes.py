@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop.checks import check, known
-from mcloop.types import Draw, InputError, Memory, Regime, Supply
+from mcloop.types import Draw, InputError, Memory, Model, Regime, Supply
 
 Schedule = Callable[[Any, Any], Any]
 
@@ -139,3 +139,31 @@ def window(generations: int, size: Schedule = _all) -> Regime:
         return reduce(memory.merge, pool)
 
     return Regime("window", lambda n, t: Draw(size(n, t)), view, init, update)
+
+
+def check_room(model: Model, regime: Regime, generations: int | None) -> None:
+    """Raise InputError, before anything is drawn, for a regime that asks for more rows at once than the model's capacity.
+
+    Numbers that are traced are not seen: whoever traces a loop asks this for every cell first.
+    """
+    if model.memory.capacity is None or generations is None:
+        return
+    try:
+        most = _most(model, regime, generations)
+    except TypeError:  # a traced n or lam
+        return
+    if most > model.memory.capacity:
+        raise InputError(
+            f"capacity must be at least {most:.0f} for regime '{regime.name}' over {generations} generations, "
+            f"not {model.memory.capacity}."
+        )
+
+
+def _most(model: Model, regime: Regime, generations: int) -> float:
+    """The most points that one draw of a generation asks for."""
+    n, every = np.float32(model.n), np.arange(2, max(generations, 2) + 1, dtype=np.float32)
+    try:
+        wanted = [regime.draw(n, every)]
+    except (TypeError, ValueError):  # a schedule that takes one generation at a time
+        wanted = [regime.draw(n, t) for t in every]
+    return max(float(np.max(x)) for draw in wanted for x in (draw.synthetic, draw.fresh))

@@ -17,7 +17,7 @@ from mcloop.drivers import reduce as reductions
 from mcloop.drivers.blocks import Plan, loops_of, run_plans
 from mcloop.drivers.identity import cells_of
 from mcloop.drivers.scan import check_generations
-from mcloop.loop import check_room
+from mcloop.regimes import check_room
 from mcloop.storage.identity import describe, numerics
 from mcloop.types import InputError, Loop
 

@@ -22,11 +22,11 @@ from mcloop.drivers.scan import check_generations, first_generation
 from mcloop.drivers.sweep import check_axes, check_seeds, is_number, read_axis, shaping
 from mcloop.drivers.unit import Codec, Info, Unit, arrays_codec, shards_codec
 from mcloop.errors import InputError
-from mcloop.loop import check_room
 from mcloop.memory.shard_files import write_shards
 from mcloop.memory.shards import fingerprint
 from mcloop.models.hosted import Diverged
 from mcloop.progress import listening
+from mcloop.regimes import check_room
 from mcloop.storage.checkpoints import Keep
 from mcloop.storage.identity import describe, describe_loop, digest, numerics
 from mcloop.storage.partial_draws import PartialDraws, keeping
