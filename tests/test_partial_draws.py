@@ -34,6 +34,9 @@ class Counter:
 
     draws, dies_at = 0, None
 
+    def mcloop_identity(self):
+        return "a counter"  # what it has counted is no part of what a loop is
+
     def encode(self, points):
         if self.draws == self.dies_at:
             raise Stop
