@@ -344,6 +344,49 @@ def test_curves_of_many_cells_are_split_by_arm_and_show_the_floor():
     drawn(figure)
 
 
+def test_whatever_letters_a_name_has_are_drawn():
+    """Under warnings as errors: a dollar sign, an underscore that starts a name, a backslash, letters that no font may have."""
+    arms = ["cost $x_1$", "_under \\alpha", "caf\u00e9 \U000e0041 \x07 $"]
+    ds = simulated(lams=(1.0,)).assign_coords(arm=arms)
+    for figure in plots.draw(ds, experiment(), "One $ only, and _x").values():
+        drawn(figure)
+    words = [text.get_text() for text in plots.curves(ds, experiment(), "t").legends[0].get_texts()]
+    assert words[:2] == arms[:2] and words[2] == "caf\u00e9 [U+E0041]   $"
+    assert "&#124;" in story.write(ds.assign_coords(arm=["a|b", "c", "d\ne"]), experiment(), CAPTION, SETTINGS, [])
+
+
+def test_axes_show_what_curves_do_and_constants_are_not_drawn():
+    ds = simulated(lams=(1.0,))
+    ds["fid"][:] = 90 + ds["fid"] / 20
+    ds["precision"][:] = 0.8
+    figure = plots.curves(ds, experiment(), "t")
+    (ax,) = figure.axes
+    low, high = ax.get_ylim()
+    assert 85 < low < 91.5 and high < 93
+    assert "Not drawn" in figure.get_label() and "precision (0.8)" in figure.get_label()
+    for lams in ((1.0,), (0.0, 0.1, 0.5, 1.0, 2.0, np.inf)):
+        assert plots.curves(simulated(lams=lams), experiment(), "t").get_size_inches()[0] <= 1160 / 96  # read in its own size
+
+
+def test_no_path_and_no_story_of_the_user_is_in_a_report():
+    ds = simulated(lams=(1.0,))
+    ds.attrs |= {"remarks": ["read /home/me/secret/table.csv: 60 rows"], "source": "C:\\Users\\me\\table.csv"}
+    ds["told"] = (("lam", "arm", "generation", "story", "byte"), np.full((1, 3, 6, 1, 4), ord("a"), np.uint8), {"text": 1})
+    ds["real_told"] = (("story", "byte"), np.full((1, 4), ord("b"), np.uint8), {"text": 0})
+    settings = SETTINGS._replace(data="/home/me/secret/table.csv")
+    pages = [html.write(ds, experiment(), CAPTION, settings, {}), story.write(ds, experiment(), CAPTION, settings, [])]
+    for text in pages:
+        assert "secret" not in text and "Users" not in text and "bbbb" not in text
+        assert "read table.csv: 60 rows" in text and "aaaa" in text
+    assert "bbbb" in story.write(ds, experiment(), CAPTION, SETTINGS, [])
+
+
+def test_cells_share_their_seeds_and_what_was_not_measured_is_one_sentence():
+    markdown = story.write(simulated(), experiment(), CAPTION, SETTINGS, [])
+    assert markdown.count("share their 4 seeds") == 1
+    assert "Not measured here: " in markdown and "| variance to zero" not in markdown
+
+
 def test_a_run_draws_its_pictures_again_from_its_file(tmp_path):
     """What NetCDF changes (lists of one string, arrays for lists) changes no report."""
     ds = simulated()
