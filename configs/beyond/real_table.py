@@ -48,7 +48,7 @@ class Real(NamedTuple):
 
 
 def load(path):
-    """A table (CSV, Parquet or NPY; the last numeric column is the regression's target); without one digits and diabetes."""
+    """A table (CSV, Parquet or NPY; the file's last column is the regression's target); without one digits and diabetes."""
     tables = [load_table(path)] * 2 if path else [default_table("digits"), default_table("diabetes")]
     density, labelled = tables
     rows, _, _ = standardise(density.values)
@@ -102,8 +102,11 @@ def _model(family, regime, lam, real: Real):
         bandwidth = few ** (-1 / (d + 4))  # Scott's rule on standardised columns
         return exact.kde(d=d, n=few, bandwidth=bandwidth, capacity=max(few, _drawn(regime, lam, few))), real.few, np.nan
     if family == "mixture":
+        if few < COMPONENTS:
+            raise InputError(f"A mixture of {COMPONENTS} components needs {COMPONENTS} rows or more, and has {few}.")
         capacity = max(few, _drawn(regime, lam, few))
         return exact.gaussian_mixture(k=COMPONENTS, d=d, n=few, capacity=capacity), real.few, np.nan
+    assert real.labelled is not None  # or the family would be among those that cannot be
     x, y = real.labelled[:2]
     n, columns = x.shape
     left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]

@@ -37,11 +37,12 @@ def given(data: str | os.PathLike[str]) -> str:
         return str(_kept(0, "standard input"))
     try:
         path = Path(asked).expanduser()
-        mode = path.stat().st_mode
     except RuntimeError as error:
         raise InputError(f"data {asked!r} begins with a home folder that is not known here: give the whole path.") from error
-    except (OSError, ValueError):
-        return str(path) if "\0" not in asked else asked
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # whoever reads it says what is wrong
+        return str(path)
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return str(path.resolve())
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
