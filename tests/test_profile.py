@@ -39,7 +39,7 @@ def regression():
     def make(regime, n):
         return make_loop(exact.linear_regression(d=20, n=n), REGIMES[regime])
 
-    return sweep(make, {"regime": ["replace", "accumulate"], "n": [60, 200]}, 60, 32)
+    return sweep(make, {"regime": ["replace", "accumulate"], "n": [60, 200]}, 300, 32)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def gaussian():
     def make(regime):
         return make_loop(exact.gaussian(d=30, n=300, covariance="isotropic"), REGIMES[regime])
 
-    return sweep(make, {"regime": list(REGIMES)}, 60, 48)
+    return sweep(make, {"regime": list(REGIMES)}, 400, 48)
 
 
 @pytest.mark.parametrize("n", ["n 60", "n 200"])
