@@ -79,7 +79,8 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
         return {**seen, "effective_lam": 0.0 * _ratio(model, state.real)}
 
     batched = model.batched and corrector.batched
-    return Loop(init, generation, measure, model, regime, corrector, batched)
+    parts = (random.by_own_rules(part) for part in (init, generation, measure))
+    return Loop(*parts, model, regime, corrector, batched)
 
 
 def _kept(key, model: Model, regime: Regime, real, data):

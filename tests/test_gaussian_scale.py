@@ -1,4 +1,4 @@
-"""Gaussians far apart in size: distances keep their digits near zero, and determinants where a covariance has left float32."""
+"""The distance of two Gaussians keeps its digits where they all but agree."""
 
 import jax.numpy as jnp
 import numpy as np

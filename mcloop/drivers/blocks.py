@@ -59,6 +59,7 @@ def _blocks(plan: Plan, prefix: str) -> list[_Block]:
 def _program(plan: Plan):
     """The function of one block: keys (1, seeds), live (seeds,), hyperparameters (points, 1) -> arrays."""
 
+    @random.by_own_rules
     def run(keys, live, hyper):
         loop = plan.make(**plan.fixed, **hyper)
         if loop.batched:

@@ -38,12 +38,12 @@ def partial_sums(x: jax.Array, live: jax.Array) -> jax.Array:
 
     Rows: mean and sum of squared deviations of x; the same of log x; count.
     """
-    with_log = jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1.0)), jnp.nan)
     rows = []
-    for y in (x, with_log):
+    for y, defined in ((x, None), (jnp.log(jnp.where(x > 0, x, 1.0)), jnp.where(live, x > 0, True).all(-1))):
         count = live.sum()
         mean = jnp.where(live, y, 0.0).sum(-1) / count
-        rows += [mean, jnp.where(live, (y - mean[..., None]) ** 2, 0.0).sum(-1)]
+        pair = [mean, jnp.where(live, (y - mean[..., None]) ** 2, 0.0).sum(-1)]
+        rows += pair if defined is None else [jnp.where(defined, z, jnp.nan) for z in pair]
     return jnp.stack([*rows, jnp.broadcast_to(live.sum(), rows[0].shape)])
 
 

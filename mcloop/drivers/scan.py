@@ -15,6 +15,7 @@ from mcloop.checks import not_forked
 from mcloop.types import InputError, Loop, State
 
 
+@random.by_own_rules
 def trajectory(loop: Loop, key: jax.Array, real, generations: int, see=lambda info: info) -> tuple[State, dict]:
     """`generations` fits as one scan, uncompiled: the final state and what was seen, each leaf (generations, *cells).
 

@@ -9,7 +9,7 @@ numbers are the same alone, in a grid, in a chunk, or on another device.
 from __future__ import annotations
 
 import math
-from functools import partial, reduce
+from functools import partial, reduce, wraps
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,17 @@ from mcloop.types import InputError
 _LANES = 16  # cells a group, where groups with a rejection are drawn again
 _MANY = 4096  # entries from which that beats drawing all of them again
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def by_own_rules(function):
+    """The function under JAX's default promotions: cells trail and are broadcast on purpose, whatever the caller forbids."""
+
+    @wraps(function)
+    def run(*args, **kwargs):
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return run
 
 
 def as_key(key: jax.Array) -> jax.Array:
