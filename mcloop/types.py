@@ -63,13 +63,20 @@ class Objective(NamedTuple):
             memory has them.
         free: params -> free coordinates, a pytree of real numbers of which any are allowed.
         params: free -> params.
-        likelihood: whether the risk is minus a log-density in nats and `Model.sample` draws from it exactly.
+        likelihood: whether a fit is maximum likelihood and `Model.sample` draws from it exactly, so that a model's own points
+            pull it nowhere; the risk is minus a log-density in nats, or has its minimum and so the same rates.
+        expect: params -> data that stand for infinitely many of the model's points, of weight one in all; None where only
+            drawn ones can.
+        at: (known) params -> the objective near them, where coordinates depend on them (categories that are there, a design
+            that is kept); None where they do not.
     """
 
     risk: Callable[[Key, Any, Any], jax.Array]
     free: Callable[[Params], Any]
     params: Callable[[Any], Params]
     likelihood: bool
+    expect: Callable[[Params], Any] | None = None
+    at: Callable[[Params], Objective] | None = None
 
 
 class ClosedForms(NamedTuple):
@@ -228,6 +235,7 @@ class Loop(NamedTuple):
     """A self-consuming loop: `init(key, real) -> State`, `generation(key, state) -> (State, Info)`.
 
     `measure(key, state) -> Info` gives what is seen of a state (generation 1, the fit on real data, has no generation step).
+    `alone` is given for copies of a loop that are compared with each other: the loop itself.
     """
 
     init: Callable[..., State]
@@ -237,3 +245,4 @@ class Loop(NamedTuple):
     regime: Regime
     corrector: Corrector
     batched: bool
+    alone: Any = None

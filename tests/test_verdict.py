@@ -135,3 +135,103 @@ def test_matrices_of_a_loop_are_those_of_its_data():
     m = matrices(verdict.problem_of(loop, state, KEY))
     scale = float(state.params.root[0, 0])
     assert m.n == pytest.approx(np.diag([2.0, 1 / scale**2]), rel=1e-3, abs=1e-3)  # log scale, then mean
+
+
+# Families whose draws are counts, or rows: closed rates, and what is said where there is none
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        exact.bernoulli(0.5, 50),
+        exact.bernoulli(0.01, 20),  # all tails: a mean at the end of its range
+        exact.poisson(3.0, 100),
+        exact.gamma_family(2.0, 1.5, 30),
+        exact.categorical(k=50, n=200),  # some categories were never drawn
+        exact.categorical(k=700, n=300, zipf=1.0),
+        exact.linear_regression(d=3, n=30),
+        exact.linear_regression(d=3, n=30, literal=True),
+    ],
+    ids=lambda m: f"{m.name} {m.n}",
+)
+def test_families_fitted_by_averages_have_the_closed_rate(model):
+    found = mcloop.certify(mcloop.make_loop(model, regimes.augment(1.0)), KEY)
+    assert found.certificate is not None and found.certificate.exact
+    np.testing.assert_allclose(found.certificate.rates, 0.5, rtol=1e-4)
+    assert found.rates is None  # it is the same for all data, and no error is said
+
+
+def test_empty_categories_are_no_coordinates():
+    model = exact.categorical(k=5, n=100, p=[0.6, 0.0, 0.3, 0.1, 0.0])
+    found = mcloop.certify(mcloop.make_loop(model, regimes.augment(2.0)), KEY).certificate
+    assert found is not None and found.parameters == 2
+    hot = mcloop.certify(mcloop.make_loop(model, regimes.augment(0.2), correctors.temperature(0.8)), KEY).certificate
+    assert hot is not None and np.isfinite(hot.rate)
+
+
+def test_the_loop_draws_whole_points():
+    found = certified_n10(0.19)
+    assert found.certificate is not None
+    np.testing.assert_allclose(found.certificate.rate, 0.1 / 1.1, rtol=1e-4)  # lam itself would give .160
+    assert "lam 0.19 of 10 points is 0.1 in whole points." in found.sentences()[-1]
+    assert "is less than one. No synthetic data" in certified_n10(0.05).sentences()[0]
+
+
+def certified_n10(lam):
+    return mcloop.certify(mcloop.make_loop(exact.gaussian(d=1, n=10), regimes.augment(lam)), KEY)
+
+
+def test_rates_that_depend_on_the_real_data_are_told_with_their_scatter():
+    found = mcloop.certify(mcloop.make_loop(exact.student_t(50), regimes.augment(1.0)), KEY, seeds=6)
+    assert found.rates is not None and found.rates.shape == (6,)
+    assert found.certificate is not None and found.rates[0] == found.certificate.rate
+    error = found.rates.std(ddof=1) / 6**0.5
+    assert abs(found.rates.mean() - 0.5) < 5 * error + 0.01  # well specified: lam/(1 + lam), and a bias of 1/n
+    assert 0 < error < 0.01  # by fifty drawn points in place of a quadrature it was .02
+    assert f"{found.rates.mean():.4g} +- {error:.2g} (standard error)" in found.sentences()[-1]
+    again = mcloop.certify(mcloop.make_loop(exact.student_t(50), regimes.augment(1.0)), KEY, seeds=2)
+    np.testing.assert_allclose(again.rates, found.rates[:2], rtol=1e-5)
+
+
+def test_a_fresh_design_has_the_eigenvalues_of_its_own_rows():
+    loop = mcloop.make_loop(exact.linear_regression(d=2, n=30, design="fresh", literal=True), regimes.augment(1.0))
+    found = mcloop.certify(loop, KEY, seeds=1).certificate
+    x = np.asarray(loop.init(KEY).real.values[0])
+    mu = np.sort(1 / np.linalg.eigvalsh(x.T @ x / 30))[::-1]
+    assert found is not None and found.exact
+    np.testing.assert_allclose(found.rates, mu / (1 + mu), rtol=1e-3)
+    ridged = mcloop.make_loop(exact.linear_regression(d=2, n=30, ridge=0.5), regimes.augment(1.0))
+    found = mcloop.certify(ridged, KEY, seeds=1).certificate
+    root = np.asarray(ridged.init(KEY).real.root)[:2, :2]
+    c = np.linalg.eigvalsh(root @ root.T / 30)
+    assert found is not None and not found.exact
+    np.testing.assert_allclose(found.rates, np.sort(0.5 * c / (c + 0.5))[::-1], rtol=1e-3)
+
+
+def test_steps_below_the_grain_of_counts_are_refused_and_larger_ones_measured():
+    few = mcloop.certify(mcloop.make_loop(exact.bernoulli(0.3, 50), regimes.replace()), KEY, generations=3, seeds=3)
+    assert few.rate is None and "below the grain of counts" in few.sentences()[0]
+    many = mcloop.certify(mcloop.make_loop(exact.bernoulli(0.3, 10**7), regimes.replace()), KEY, generations=3, seeds=3)
+    assert many.rate is not None and abs(many.rate.rate - 1) < 0.02
+    assert "over 3 seeds, with standard errors" in many.sentences()[-1]
+    design = mcloop.certify(mcloop.make_loop(exact.linear_regression(d=2, n=12), regimes.replace()), KEY, seeds=2)
+    assert design.rate is not None  # a draw is a whole number of designs, and the design itself is not pushed
+    np.testing.assert_allclose(design.rate.rate, 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("real", [np.ones((20, 1)), np.arange(20.0)[:, None] * [[1.0, 1.0]]], ids=["constant", "a copied column"])
+def test_singular_covariances_are_told_and_measured(real):
+    loop = mcloop.make_loop(exact.gaussian(d=real.shape[1], n=20), regimes.augment(1.0))
+    found = mcloop.certify(loop, KEY, real=real, seeds=2, generations=3)
+    assert found.certificate is None and found.sentences()[0].startswith("No certificate")
+
+
+def test_copies_that_are_compared_are_certified_as_the_loop_they_copy():
+    from mcloop.certificates.twins import growth_twins
+
+    def loop(lam):
+        return mcloop.make_loop(exact.gaussian(d=1, n=1000), regimes.augment(lam), correctors.temperature(1.5))
+
+    found = mcloop.certify(growth_twins(loop(0.5)), KEY).certificate
+    assert found is not None
+    np.testing.assert_allclose(found.rate, 0.5, rtol=1e-3)

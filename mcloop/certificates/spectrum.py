@@ -53,6 +53,7 @@ def spectrum(
 
 def dense_spectrum(m: Matrices, exact: bool, lam: float, gamma=0.0, damping=0.0, count: int = 4) -> Spectrum:
     """`spectrum` from matrices."""
+    _finite(*m)
     curvature = np.linalg.eigvalsh(m.n) + damping
     _definite(curvature[0], curvature[-1], damping)
     if exact:
@@ -131,10 +132,20 @@ def _ends(operator, rng, steps: int = 40) -> tuple[float, float]:
     return float(ends[0]), float(ends[-1])
 
 
+def _finite(*matrices: np.ndarray) -> None:
+    """Refuse derivatives that are none: where the model has no density, as on data that fill fewer dimensions than it has."""
+    if not all(np.isfinite(x).all() for x in matrices):
+        raise InputError(
+            "params must be where the loss has finite second derivatives; it has none here, as where a fit is singular (data "
+            "on a plane, a column that is constant, fewer rows than columns)."
+        )
+
+
 def _definite(least: float, largest: float, damping: float) -> None:
     """Refuse a curvature that is not positive definite to the precision of single-precision products."""
-    if least > 1e-6 * largest:
+    if least > 1e-6 * largest and np.isfinite(largest):
         return
+    _finite(np.array([least, largest]))
     wanted = 1.1 * (damping - least + 1e-3 * largest)  # enough when it is rounded to two digits, too
     kind = "indefinite" if least < -1e-6 * largest else "singular"
     raise InputError(

@@ -169,20 +169,23 @@ def matrices(problem: Problem, differences: float | None = None) -> Matrices:
 def matrices_at(problem: Problem, differences: float | None = None) -> Callable[[jax.Array], Matrices]:
     """theta (P,) -> its matrices, compiled once: for a search that moves the parameters."""
     unravel = ravel_pytree(problem.params)[1]
+    compiled = jax.jit(lambda theta: columns(problem._replace(params=unravel(theta)), differences))
+    return lambda theta: in_doubles(compiled(theta))
 
-    @jax.jit
-    def compiled(theta):
-        parts = products(problem._replace(params=unravel(theta)), differences)
-        eye = jnp.eye(parts.size, dtype=parts.dtype)
-        return tuple(lax.map(g, eye).T for g in (parts.n, parts.f) + (() if problem.exact else (parts.b,)))
 
-    def at(theta) -> Matrices:
-        n, f, *b = (np.asarray(x, np.float64) for x in compiled(theta))
-        # a Hessian is symmetric but for rounding, and so is B where the sampler is exact
-        n, f = (n + n.T) / 2, (f + f.T) / 2
-        return Matrices(n, f, *(b or [f]))
+def columns(problem: Problem, differences: float | None = None) -> tuple[jax.Array, ...]:
+    """N and F, and B where it is another matrix than F, as they are computed; pure."""
+    parts = products(problem, differences)
+    eye = jnp.eye(parts.size, dtype=parts.dtype)
+    return tuple(lax.map(g, eye).T for g in (parts.n, parts.f) + (() if problem.exact else (parts.b,)))
 
-    return at
+
+def in_doubles(found: tuple[jax.Array, ...]) -> Matrices:
+    """`Matrices` from what `columns` gives."""
+    n, f, *b = (np.asarray(x, np.float64) for x in found)
+    # a Hessian is symmetric but for rounding, and so is B where the sampler is exact
+    n, f = (n + n.T) / 2, (f + f.T) / 2
+    return Matrices(n, f, *(b or [f]))
 
 
 def jacobian(m: Matrices, lam, gamma=0.0, damping=0.0) -> np.ndarray:

@@ -95,21 +95,33 @@ def categorical(k: int, n, p=None, zipf=None, literal: bool = False, capacity: i
     )
 
 
-def _objective(k) -> Objective:
-    """Minus the mean log-probability, nats, in the log-odds (k - 1,) against the last category."""
+def _objective(k, alive: np.ndarray | None = None) -> Objective:
+    """Half the squared distance of probabilities from frequencies, in all categories that are `alive` but the likeliest.
 
-    def bound(log_odds):
-        return Categorical(jax.nn.softmax(jnp.append(log_odds, 0.0)))
+    It has the minimum of the likelihood. A category that the model gives nothing stays at nothing and is no coordinate.
+    """
+    kept = np.arange(k) if alive is None else alive
+    reference, moving = kept[-1], kept[:-1]
 
-    def risk(key, log_odds, data):
+    def bound(p):
+        return Categorical(jnp.zeros(k, jnp.float32).at[moving].set(p).at[reference].set(1 - p.sum()))
+
+    def risk(key, p, data):
         counts = (_count(data, k) if isinstance(data, Rows) else data).counts
-        return -counts @ jax.nn.log_softmax(jnp.append(log_odds, 0.0)) / counts.sum()
+        return 0.5 * jnp.sum((p - counts[moving] / counts.sum()) ** 2)
 
-    def free(params: Categorical):
-        log_p = jnp.log(jnp.maximum(params.p, _TINY))
-        return log_p[:-1] - log_p[-1]
+    def at(params: Categorical) -> Objective:
+        order = np.argsort(np.asarray(params.p), kind="stable")
+        return _objective(k, order[np.asarray(params.p)[order] > 0])
 
-    return Objective(risk, free, bound, likelihood=True)
+    return Objective(
+        risk,
+        lambda params: params.p[moving],
+        bound,
+        likelihood=True,
+        expect=lambda params: Counts(jnp.float32(1.0), jnp.float32(0.0), params.p),
+        at=at if alive is None else None,
+    )
 
 
 def _probabilities(k, p, zipf):

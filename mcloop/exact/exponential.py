@@ -17,7 +17,7 @@ from mcloop.checks import check, known
 from mcloop.exact import means, reading
 from mcloop.memory.rows import Rows, bootstrap, rows, rows_memory
 from mcloop.random import counts
-from mcloop.types import ClosedForms, InputError, Model
+from mcloop.types import ClosedForms, InputError, Model, Objective
 
 
 class Moment(NamedTuple):
@@ -149,7 +149,26 @@ def _model(family: _Family, true_mean, n, literal, capacity) -> Model:
         fresh=fresh,
         batched=True,
         estimator="sample mean",
-        forms=ClosedForms(blend=lambda a, b, w: Moment(jnp.clip((1 - w) * a.mean + w * b.mean, 0.0, family.most))),
+        forms=ClosedForms(
+            blend=lambda a, b, w: Moment(jnp.clip((1 - w) * a.mean + w * b.mean, 0.0, family.most)),
+            objective=_objective(),
+        ),
+    )
+
+
+def _objective() -> Objective:
+    """Half the squared distance of the mean from the sample's: it has the minimum of the likelihood, at the ends of its range too."""
+
+    def risk(key, mean, data):
+        m = (data.weight @ data.values) / data.weight.sum() if isinstance(data, Rows) else data.mean
+        return 0.5 * (mean - m) ** 2
+
+    return Objective(
+        risk,
+        lambda params: params.mean,
+        Moment,
+        likelihood=True,
+        expect=lambda params: means.Mean(jnp.float32(1.0), jnp.float32(0.0), params.mean),
     )
 
 

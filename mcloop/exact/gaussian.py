@@ -269,7 +269,10 @@ def _objective(covariance, d, summarise) -> Objective:
         log_det = jnp.broadcast_to(free["log_root"], (d,)).sum()
         return log_det + 0.5 * (jnp.sum(spread**2) / stats.size + jnp.sum(moved**2)) + d / 2 * np.log(2 * np.pi)
 
-    return Objective(risk, free, bound, likelihood=True)
+    def expect(params: Normal) -> Statistics:
+        return Statistics(jnp.float32(1.0), jnp.float32(0.0), params.mean, params.root)
+
+    return Objective(risk, free, bound, likelihood=True, expect=expect)
 
 
 def _measure(covariance, params, truth):

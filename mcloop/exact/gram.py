@@ -13,7 +13,7 @@ from mcloop.checks import known
 from mcloop.exact import factors, reading
 from mcloop.exact.design import NOISE, Setting, copies, measure, need_noise, read_table
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.types import ClosedForms, InputError, Memory, Model, additive
+from mcloop.types import ClosedForms, InputError, Memory, Model, Objective, additive
 
 
 class Linear(NamedTuple):
@@ -90,7 +90,40 @@ def gram_model(d, n, noise, design, ridge, last_ridge, spectrum, signal, slots) 
         measure=measured,
         batched=True,
         estimator=f"{'OLS' if known(ridge) is not None and not np.any(known(ridge)) else 'ridge'}, design {design}",
-        forms=ClosedForms(blend=lambda a, b, w: a._replace(value=(1 - w) * a.value + w * b.value)),
+        forms=ClosedForms(
+            blend=lambda a, b, w: a._replace(value=(1 - w) * a.value + w * b.value),
+            objective=_objective(n, ridge, same, slots is not None, spectrum, Linear((), (), Setting(0.0, (), ()))),
+        ),
+    )
+
+
+def _objective(n, ridge, same, kept, spectrum, like: Linear) -> Objective:
+    """Half the mean squared residual and the ridge, in the coefficients; `kept`: a re-used design is its rows, not its root."""
+    penalty = known(ridge)
+
+    def risk(key, value, data):
+        if isinstance(data, Rows):
+            x, y = data.values
+            square = data.weight @ (y - x @ value) ** 2 / data.weight.sum()
+        else:
+            square = jnp.sum(factors.transposed_matvec(data.root, jnp.append(value, -1.0)) ** 2) / data.size
+        return 0.5 * (square + ridge * jnp.sum(value**2))
+
+    def expect(params: Linear) -> Gram:
+        value, design = params.value, params.setting.design
+        root = jnp.diag(jnp.sqrt(spectrum))
+        if same:
+            root = (factors.of_rows(design) if kept else design) / jnp.sqrt(jnp.float32(n))
+        row = factors.transposed_matvec(root, value)
+        return Gram(jnp.float32(1.0), jnp.float32(0.0), _bordered(root, row, params.setting.noise))
+
+    return Objective(
+        risk,
+        lambda params: params.value,
+        lambda value: like._replace(value=value),
+        likelihood=penalty is not None and not np.any(penalty),
+        expect=expect,
+        at=lambda params: _objective(n, ridge, same, kept, spectrum, params),
     )
 
 

@@ -20,7 +20,7 @@ from mcloop.checks import check, known
 from mcloop.exact import factors, means, reading
 from mcloop.exact.design import NOISE, Setting, copies, draw_bands, measure, need_noise, read_table, squared_solution
 from mcloop.exact.gram import gram_model
-from mcloop.types import ClosedForms, InputError, Model
+from mcloop.types import ClosedForms, InputError, Model, Objective
 
 
 class Score(NamedTuple):
@@ -149,5 +149,19 @@ def _score_model(d, n, noise) -> Model:
         measure=measured,
         batched=True,
         estimator="OLS, design same",
-        forms=ClosedForms(blend=lambda a, b, w: a._replace(score=(1 - w) * a.score + w * b.score)),
+        forms=ClosedForms(
+            blend=lambda a, b, w: a._replace(score=(1 - w) * a.score + w * b.score), objective=_score_objective(())
+        ),
+    )
+
+
+def _score_objective(setting) -> Objective:
+    """Half the squared residual along the design's columns, whose minimum is OLS; `at` keeps the design of the loop."""
+    return Objective(
+        lambda key, score, data: 0.5 * jnp.sum((score - data.mean) ** 2),
+        lambda params: params.score,
+        lambda score: Score(score, setting),
+        likelihood=True,
+        expect=lambda params: means.Mean(jnp.float32(1.0), jnp.float32(0.0), params.score),
+        at=lambda params: _score_objective(params.setting),
     )
