@@ -208,9 +208,9 @@ def test_extinction_is_certain_and_slow():
 
 
 def test_lost_mass_averages_lost_tokens_over_poisson_counts():
-    p, N = np.array([1.0, 0.0]), 3.0
+    p, N = np.full(1000, 1e-3), 3000.0  # three draws a word
     c = range(60)
-    average = [poisson.pmf(c, N) @ [laws.token_lost([i], k)[0] for k in c] for i in (2, 5)]
+    average = [poisson.pmf(c, 3.0) @ [laws.token_lost([i], k)[0] for k in c] for i in (2, 5)]
     np.testing.assert_allclose(laws.lost_mass([2, 5], p, N), average, rtol=1e-9)
     rare = np.full(1000, 1e-3)
     np.testing.assert_allclose(laws.lost_mass([1], rare, 500), laws.lost_mass_accumulate([1], rare, 500), rtol=1e-3)
@@ -288,3 +288,31 @@ def test_published_runs(regime, n):
         predicted = covariance(i, n)
         for value, law, sd in zip(values, (predicted, 1 - predicted), spread[i], strict=True):
             assert abs(value - law) < 3 * sd / np.sqrt(100) + 5e-4, (regime, n, i)
+
+
+# Laws of what a fixed real set settles at
+
+
+def test_stationary_w2_misspecified_and_mean_square_numbers_of_independent_simulations():
+    for (d, lam, gamma), wanted in {(2, 0.5, 0): 0.01094, (2, 0.5, 1): 0.00760, (5, 2, 0.3): 0.02405}.items():
+        assert laws.corrected_w2(60, d, lam, gamma) / 400 == pytest.approx(wanted, abs=1e-5)
+    assert laws.misspecified_relative_error(400, 20.0, 1.0, 4.0) == pytest.approx(2.951, abs=1e-3)
+    np.testing.assert_allclose(laws.misspecified_relative_error(g, 2.0), laws.fixed_relative_error(g, 2.0), rtol=1e-12)
+    growth = [laws.mean_square_growth(10, m, 1.5) for m in (22, 24)]
+    np.testing.assert_allclose(growth, [1.0119, 1.0396], atol=1e-4)
+    edge = laws.mean_square_safe_lam(10, 1.5)
+    assert laws.mean_square_growth(10, 10 * edge, 1.5) == pytest.approx(1.0)
+    assert edge < 2.2 < 2.5  # a typical seed is stable below 2.5
+    assert laws.mean_square_safe_lam(10**7, 1.5) == pytest.approx(2.0, rel=1e-4)  # the population's
+    assert laws.mean_square_safe_lam(10, 1.0) == np.inf
+    np.testing.assert_allclose(laws.tempered_variance(g, 5, 10, 1.0), 1 - laws.fixed_mean_error(g, 5, 10), rtol=1e-12)
+    np.testing.assert_allclose(laws.unbiased_log_det(g, 9, 1), laws.unbiased_log(g, 9), rtol=1e-12)
+    np.testing.assert_allclose(laws.spread_relative_error([0.3, 2.0], 1.0, 1e5), laws.stationary_relative_error([0.3, 2.0]))
+
+
+def test_the_law_of_lost_words_refuses_few_words():
+    with pytest.raises(ValueError, match="many rare words"):
+        laws.LAWS["Z1"].value([1], p=np.full(10, 0.1), N=20)
+    zipf = 1 / np.arange(1, 1001)
+    assert laws.lost_mass_holds(zipf / zipf.sum(), 10_000)
+    assert "1 %" in laws.LAWS["Z1"].domain

@@ -219,7 +219,9 @@ def test_steps_below_the_grain_of_counts_are_refused_and_larger_ones_measured():
     np.testing.assert_allclose(design.rate.rate, 1.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize("real", [np.ones((20, 1)), np.arange(20.0)[:, None] * [[1.0, 1.0]]], ids=["constant", "a copied column"])
+@pytest.mark.parametrize(
+    "real", [np.ones((20, 1)), np.arange(20.0)[:, None] * [[1.0, 1.0]]], ids=["constant", "a copied column"]
+)
 def test_singular_covariances_are_told_and_measured(real):
     loop = mcloop.make_loop(exact.gaussian(d=real.shape[1], n=20), regimes.augment(1.0))
     found = mcloop.certify(loop, KEY, real=real, seeds=2, generations=3)

@@ -33,13 +33,11 @@ def law(g, regime, k, n, zipf):
     p = _words(int(k), zipf)
     start = 1 - (p**2).sum()
     if regime == "replace":
-        return {
-            "lost_mass": laws.LAWS["Z1"].value(g, p=p, N=n),
-            "heterozygosity": start * laws.LAWS["D1"].value(g, n=n),
-        }
+        lost = {"lost_mass": laws.LAWS["Z1"].value(g, p=p, N=n)} if laws.lost_mass_holds(p, n) else {}
+        return lost | {"heterozygosity": start * laws.LAWS["D1"].value(g, n=n)}
     if regime in ("accumulate", "augment, lam 1"):
         # a word that is in the real data is never lost: what is missing is what the first draw missed
-        missed = {"lost_mass": np.full(len(g), laws.LAWS["Z1"].value(np.array([1]), p=p, N=n)[0])}
+        missed = {"lost_mass": laws.lost_mass_accumulate(g, p=p, N=n)}
         return missed | ({"heterozygosity": start * laws.LAWS["D2"].value(g, n=n)} if regime == "accumulate" else {})
     return {}
 

@@ -17,8 +17,8 @@ class Rate(NamedTuple):
     """How two runs of a loop under common random numbers, a little apart, came together or went apart.
 
     Attributes:
-        parameters: (generations - 1,) the factor by which each generation multiplied the distance of their parameters, geometric
-            mean over seeds.
+        parameters: (generations - 1,) the factor by which each generation multiplied the distance of their parameters,
+            geometric mean over seeds.
         samples: (generations - 1,) the same of what they draw from the same noise, root mean square over points.
         runs: (seeds, 2) the factor a generation of each seed, of parameters and of samples: geometric means over the later
             half.
@@ -49,7 +49,9 @@ class Rate(NamedTuple):
         """In words."""
         (own, drawn), many = self.errors(), bool(np.isfinite(self.errors()).all())
         shown = [f"{x:.3g}{f' +- {e:.1g}' if many else ''}" for x, e in ((self.rate, own), (self.sample_rate, drawn))]
-        over = f", over {len(self.runs)} seeds, with standard errors" if many else ", with one seed" if len(self.runs) == 1 else ""
+        over = (
+            f", over {len(self.runs)} seeds, with standard errors" if many else ", with one seed" if len(self.runs) == 1 else ""
+        )
         return (
             f"Measured by running it twice, a little apart{over}: the parameters' distance is multiplied by {shown[0]} a "
             f"generation (generation by generation {_listed(self.parameters)}), that of the samples by {shown[1]} "
@@ -104,7 +106,8 @@ def blackbox_rate(
         seeds: independent pairs, for a standard error.
 
     Raises:
-        InputError: too few generations, a step that is not positive, a loop that is already at rest to rounding, draws in which the step is below the grain of counts.
+        InputError: too few generations, a step that is not positive, a loop that is already at rest to rounding, draws in which
+            the step is below the grain of counts.
     """
     if not isinstance(generations, int) or generations < 2:
         raise InputError(f"generations must be a whole number >= 2, not {generations!r}.")
@@ -136,7 +139,7 @@ _SEED = 2**20 + 4  # the stream of further seeds
 
 
 def _draws(loop: Loop, points: int):
-    """How many points show what a model draws: of statistics as many as a generation draws, which may have to be whole copies."""
+    """How many points show what a model draws: of statistics as many as a generation draws (whole copies of a design)."""
     if loop.model.memory.capacity is not None or loop.model.hosted is not None:
         return points
     wanted = loop.regime.draw(loop.model.n, 2)
@@ -182,7 +185,7 @@ def _is_float(x) -> bool:
 
 
 def _kick(params, moved, step):
-    """Half the first difference: what one generation moved, which is a difference that the family can have, at `step`'s size."""
+    """Half the first difference: what one generation moved, a difference that the family can have, at `step`'s size."""
     if [jnp.shape(x) for x in jax.tree.leaves(params)] != [jnp.shape(x) for x in jax.tree.leaves(moved)]:
         raise InputError("regime must leave the parameters of this family in one shape for a rate to be measured.")
     size, gap = _norm(params, jax.tree.map(jnp.zeros_like, params)), _norm(params, moved)

@@ -21,6 +21,9 @@ from mcloop.errors import InputError
 from mcloop.types import Loop
 
 _POINTS = 12  # axis values in one program
+_TYPICAL = (
+    "This is about a typical seed; at small n the mean error grows from lower values on (law S2, `laws.mean_square_safe_lam`)."
+)
 
 
 def boundary(
@@ -103,7 +106,8 @@ def boundary(
 
     span = (generations - 1) // 2
     reading = STATISTICS[statistic](span) if measure is None else relaxation((generations - 1) // 3)
-    return search(draw, reading, axis, (low, high), _POINTS, most_seeds // seeds, precision, confidence)
+    found = search(draw, reading, axis, (low, high), _POINTS, most_seeds // seeds, precision, confidence)
+    return found._replace(words=f"{found.words} {_TYPICAL}") if statistic == "twins" else found
 
 
 def growth_map(

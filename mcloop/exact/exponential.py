@@ -157,7 +157,7 @@ def _model(family: _Family, true_mean, n, literal, capacity) -> Model:
 
 
 def _objective() -> Objective:
-    """Half the squared distance of the mean from the sample's: it has the minimum of the likelihood, at the ends of its range too."""
+    """Half the squared distance of the mean from the sample's: with the minimum of the likelihood, at the range's ends too."""
 
     def risk(key, mean, data):
         m = (data.weight @ data.values) / data.weight.sum() if isinstance(data, Rows) else data.mean

@@ -29,6 +29,7 @@ class Law(NamedTuple):
         value: (g, **parameters) -> the quantity at each g.
         neighbour: what is wrong in `wrong`, in words.
         wrong: the neighbouring formula, same signature as `value`; small-n simulation must reject it.
+        domain: for which parameters it holds; `value` raises ValueError outside.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Law(NamedTuple):
     value: Callable[..., np.ndarray]
     neighbour: str
     wrong: Callable[..., np.ndarray]
+    domain: str = "all that its regime allows"
 
 
 def broadcast(law: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

@@ -79,10 +79,22 @@ def lost_mass(g: ArrayLike, p: ArrayLike, N: float) -> np.ndarray:
 
     `p` are the true probabilities. The real count is Poisson(N p_i), and averaging D4 over it turns f_{g-1} into f_g.
     Derived here, to leading order in 1/N; at g = 1 it is Good's missing mass.
+
+    Raises:
+        ValueError: outside its domain, many words of which those that are lost are rare (see `lost_mass_holds`).
     """
+    if not lost_mass_holds(p, N):
+        raise ValueError(f"law Z1 needs many rare words and many draws: {len(np.asarray(p))} words and N = {N:g} are too few")
     p = np.asarray(p, dtype=float)
     path = [float(p @ f ** (N * p)) for f in extinction(int(fits(g).max()))[1:]]
     return pick(g, path)
+
+
+def lost_mass_holds(p: ArrayLike, N: float) -> bool:
+    """Whether Z1 holds: the mass that N draws miss, sum p (1-p)^N, is that of Poisson counts, sum p exp(-N p), within 1 %."""
+    p = np.asarray(p, dtype=float)
+    missed = float(p @ np.power(np.maximum(1.0 - p, 0.0), N))
+    return bool(abs(float(p @ np.exp(-N * p)) - missed) <= 0.01 * missed)
 
 
 def unsaid(g: ArrayLike, p: ArrayLike, N: float, regime: str = "replace") -> np.ndarray:
@@ -182,13 +194,14 @@ TABLE = (
     Law(
         id="Z1",
         family="categorical",
-        regime="replace, any vocabulary",
+        regime="replace, many rare words",
         quantity="E[real mass of lost tokens]",
         formula="sum_i p_i f_g^(N p_i)",
         source="derived here",
         value=lost_mass,
         neighbour="f_{g-1} for f_g",
         wrong=lost_mass_wrong,
+        domain="sum p (1-p)^N and sum p exp(-N p) agree within 1 %",
     ),
     Law(
         id="P1",

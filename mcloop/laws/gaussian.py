@@ -93,6 +93,21 @@ def unbiased_log_wrong(g: ArrayLike, n: float) -> np.ndarray:
     return fits(g) * float(digamma(n / 2.0) - np.log(n / 2.0))
 
 
+def unbiased_log_det(g: ArrayLike, n: float, d: int) -> np.ndarray:
+    """E[log det S_g - log det S_0], natural logarithm; replace, ddof 1, d dimensions, n > d.
+
+    Derived here: det of a Wishart is the product of independent chi-squares of n - 1, ..., n - d degrees of freedom
+    (Bartlett), so a generation adds sum_{i <= d} psi((n - i)/2) - d log((n - 1)/2). d = 1 is G6.
+    """
+    place = np.arange(1.0, d + 1.0)
+    return fits(g) * float(np.sum(digamma((n - place) / 2.0)) - d * np.log((n - 1.0) / 2.0))
+
+
+def unbiased_log_det_wrong(g: ArrayLike, n: float, d: int) -> np.ndarray:
+    """G8 with n - 1 degrees of freedom for every dimension: d times G6."""
+    return d * unbiased_log(g, n)
+
+
 def unbiased_mean_error(g: ArrayLike, n: float) -> np.ndarray:
     """E||mu_g - mu*||^2 / tr S_0 = g/n; replace, ddof 1, any dimension.
 
@@ -178,6 +193,17 @@ TABLE = (
         value=unbiased_log,
         neighbour="n degrees of freedom for n-1",
         wrong=unbiased_log_wrong,
+    ),
+    Law(
+        id="G8",
+        family="gaussian",
+        regime="replace, ddof 1, any d",
+        quantity="E[log det S_g - log det S_0]",
+        formula="g [sum_{i<=d} psi((n-i)/2) - d log((n-1)/2)]",
+        source="derived here",
+        value=unbiased_log_det,
+        neighbour="d times the law of one dimension",
+        wrong=unbiased_log_det_wrong,
     ),
     Law(
         id="G7",

@@ -6,7 +6,7 @@ replicas agree with `LAWS[id].value` within sampling error and the same replicas
 
 from __future__ import annotations
 
-from mcloop.laws import accumulate, correctors, counts, curation, gaussian, mixed, moments, regression, stability
+from mcloop.laws import accumulate, correctors, counts, curation, gaussian, mixed, moments, regression, settled, stability
 from mcloop.laws.accumulate import (
     accumulate_covariance,
     accumulate_covariance_limit,
@@ -32,6 +32,7 @@ from mcloop.laws.counts import (
     fixed_frequency_error,
     lost_mass,
     lost_mass_accumulate,
+    lost_mass_holds,
     mixture_diversity,
     replace_heterozygosity,
     token_lost,
@@ -45,6 +46,7 @@ from mcloop.laws.gaussian import (
     replace_w2,
     unbiased_covariance,
     unbiased_log,
+    unbiased_log_det,
     unbiased_mean_error,
     unbiased_root,
 )
@@ -61,12 +63,26 @@ from mcloop.laws.moments import accumulate_variance, kde_accumulate, kde_replace
 from mcloop.laws.regression import (
     ols_accumulate,
     ols_accumulate_fresh,
+    ols_fixed,
     ols_replace,
     ols_two_sources,
     ols_two_sources_limit,
     ridge_clean_error,
     ridge_excess,
     ridge_transfer,
+)
+from mcloop.laws.settled import (
+    corrected_relative_error,
+    corrected_variance,
+    corrected_w2,
+    fixed_variance,
+    mean_square_growth,
+    mean_square_matrix,
+    mean_square_safe_lam,
+    misspecified_relative_error,
+    spread_relative_error,
+    subsample_variance,
+    tempered_variance,
 )
 from mcloop.laws.stability import (
     WORST_ERROR,
@@ -81,7 +97,7 @@ from mcloop.laws.stability import (
     subsample_relative_error,
 )
 
-_FAMILIES = (gaussian, accumulate, mixed, stability, regression, counts, moments, curation, correctors)
+_FAMILIES = (gaussian, accumulate, mixed, settled, stability, regression, counts, moments, curation, correctors)
 
 LAWS: dict[str, Law] = {
     law.id: law._replace(value=broadcast(law.value), wrong=broadcast(law.wrong)) for family in _FAMILIES for law in family.TABLE
@@ -99,6 +115,9 @@ __all__ = [
     "accumulate_variance",
     "corrected_contraction",
     "corrected_mean_error",
+    "corrected_relative_error",
+    "corrected_variance",
+    "corrected_w2",
     "curate",
     "curated_ratio_bound",
     "curated_utility",
@@ -109,6 +128,7 @@ __all__ = [
     "fixed_frequency_error",
     "fixed_mean_error",
     "fixed_relative_error",
+    "fixed_variance",
     "fresh_best_weight",
     "fresh_mean_error",
     "jacobian_eigenvalue",
@@ -117,9 +137,15 @@ __all__ = [
     "local_contraction",
     "lost_mass",
     "lost_mass_accumulate",
+    "lost_mass_holds",
+    "mean_square_growth",
+    "mean_square_matrix",
+    "mean_square_safe_lam",
+    "misspecified_relative_error",
     "mixture_diversity",
     "ols_accumulate",
     "ols_accumulate_fresh",
+    "ols_fixed",
     "ols_replace",
     "ols_two_sources",
     "ols_two_sources_limit",
@@ -138,15 +164,19 @@ __all__ = [
     "ridge_transfer",
     "safe_generations",
     "safe_lam",
+    "spread_relative_error",
     "spread_safe_lam",
     "spread_variance",
     "stationary_relative_error",
     "subsample_mean_error",
     "subsample_relative_error",
+    "subsample_variance",
     "tempered",
+    "tempered_variance",
     "token_lost",
     "unbiased_covariance",
     "unbiased_log",
+    "unbiased_log_det",
     "unbiased_mean_error",
     "unbiased_root",
     "unsaid",

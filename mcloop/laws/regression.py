@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mcloop.laws.base import Law, fits, total, upto
+from mcloop.laws.mixed import fixed_relative_error
 
 
 def ols_replace(g: ArrayLike, T: int, d: int, sigma2: float = 1.0) -> np.ndarray:
@@ -43,6 +44,20 @@ def ols_accumulate_fresh(g: ArrayLike, T: int, d: int, sigma2: float = 1.0) -> n
     """
     i = upto(g)
     return sigma2 * d * total(g, 1.0 / (i * (i * T - d - 1.0)))
+
+
+def ols_fixed(g: ArrayLike, T: int, d: int, lam: float, sigma2: float = 1.0) -> np.ndarray:
+    """E||w_g - w*||^2_Sigma; fixed real rows + lam whole copies of the SAME design, labelled by the last model, OLS.
+
+    sigma2 d/(T - d - 1) [1 + lam/(1 + 2 lam) (1 - a^(2(g-1)))], a = lam/(1 + lam): on a re-used design the coefficients are a
+    mean, and B2 is exact at every T. Derived here.
+    """
+    return sigma2 * d / (T - d - 1.0) * fixed_relative_error(g, lam)
+
+
+def ols_fixed_wrong(g: ArrayLike, T: int, d: int, lam: float, sigma2: float = 1.0) -> np.ndarray:
+    """L5 with the labels of one generation late: g + 1 for g."""
+    return ols_fixed(np.asarray(g) + 1, T, d, lam, sigma2)
 
 
 def ridge_transfer(C: ArrayLike, ridge: float, Sigma: ArrayLike | None = None) -> float:
@@ -139,6 +154,17 @@ TABLE = (
         value=ols_accumulate_fresh,
         neighbour="the law of a re-used design",
         wrong=ols_accumulate,
+    ),
+    Law(
+        id="L5",
+        family="regression",
+        regime="fixed real + lam whole copies of the same design, OLS",
+        quantity="E||w_g - w*||^2_Sigma",
+        formula="sigma2 d/(T-d-1) [1 + lam/(1+2 lam) (1 - a^(2(g-1)))], a = lam/(1+lam)",
+        source="derived here",
+        value=ols_fixed,
+        neighbour="g+1 for g",
+        wrong=ols_fixed_wrong,
     ),
     Law(
         id="L3",

@@ -15,6 +15,7 @@ from mcloop.planner.safe import (
     growth_power,
     growth_ratio,
     safe_gamma,
+    safe_spread_lam,
 )
 
 REGULAR = (
@@ -221,28 +222,79 @@ def verified(phi: float, psi: float) -> Line:
     )
 
 
-def spread(s: float, n: int, lam: float | None) -> Line:
+def spread(tau: float, s: float, n: int, lam: float | None) -> Line:
     """A sampler that multiplies the standard deviation by s."""
-    edge = float(laws.spread_safe_lam(s))
-    if np.isinf(edge):
-        safe = "any lam: the variance does not grow"
+    most, edge = safe_spread_lam(tau, s, n), float(laws.spread_safe_lam(s))
+    if np.isinf(most):
+        safe = "any number of synthetic points, for ever"
+    elif most < 1 / n:
+        safe = "no synthetic point: lam = 0"
     else:
-        safe = f"lam below {edge:.4g} ({count(edge * n)} points): beyond it the variance grows without end"
+        safe = f"lam up to {most:.4g}: {count(most * n)} new synthetic points a generation beside {count(n)}, for ever"
+    if np.isfinite(edge):
+        safe += f" (stable, which is another question, below lam {edge:.4g})"
     if lam is not None:
-        load = lam * (s**2 - 1.0)
-        end = f"settles at {1.0 / (1.0 - load):.4g} times that of the real data" if load < 1 else "grows without end"
-        safe += f". At your lam {lam:g} it {end}"
+        load, error = lam * (s**2 - 1.0), float(laws.spread_relative_error(lam, s, n))
+        if load < 1:
+            safe += (
+                f". At your lam {lam:g} the variance settles at {1.0 / (1.0 - load):.4g} times the real one, error {error:.4g}"
+            )
+        else:
+            safe += f". At your lam {lam:g} the variance grows without end"
     off = "of the right spread" if s == 1 else f"whose spread is {s:g} times the right one"
     return Line(
         regime=f"real data kept, a sampler {off}",
         safe=safe,
         unit="lam",
-        value=edge,
-        points=edge * n,
+        value=most,
+        points=most * n,
         generations=np.inf,
-        formula="1/(s^2 - 1)",
-        assumption=("stability, not tolerance; infinite data; a fit reproduces mean and variance, a draw is s times wider",),
+        formula="error of law S1's variance = tau",
+        assumption=(
+            "a Gaussian, the worse of the errors of mean and variance; a draw is s times wider than its model; many points",
+        ),
         source="derived here (law S1)",
+    )
+
+
+def voided(line: Line, s: float) -> Line:
+    """A line that assumes an exact sampler, where the user's is not."""
+    return line._replace(
+        safe=f"not known: this assumes an exact sampler, and yours has {s:g} times the right spread",
+        value=np.nan,
+        points=None,
+        generations=np.nan,
+    )
+
+
+def choice(tau: float, n: int, lam: float, g: int) -> Line:
+    """Which regime, and what error, for so many real and synthetic points."""
+    m = lam * n
+    i = np.arange(1.0, g + 1.0)
+    # keeping all: the mean of n + (i - 1) m points moves by their newest m's deviation, of mean square m/(n + (i - 1) m)^2
+    kept = 1.0 + float(np.sum(m * n / (n + (i[1:] - 1.0) * m) ** 2))
+    found = {
+        "keep all data": kept,
+        "keep the real data, replace the synthetic": float(laws.fixed_relative_error(g, lam)),
+        "keep only the newest": 1.0 + (g - 1.0) / lam,
+        "as many new real points every generation, weighted best": float(
+            n * laws.fresh_mean_error(g, n, m, float(laws.fresh_best_weight(1.0 / lam)))
+        ),
+    }
+    told = "; ".join(f"{name} {error:.4g}" for name, error in sorted(found.items(), key=lambda x: x[1]))
+    own = {name: error for name, error in found.items() if not name.startswith("as many new real")}
+    best = min(own, key=lambda name: own[name])
+    fits = "within" if own[best] <= tau else "above"
+    return Line(
+        regime=f"{count(n)} real points and {count(m)} synthetic ones a generation: which regime?",
+        safe=f"{best}: error {own[best]:.4g} at generation {g}, {fits} {tau:g}. All: {told}",
+        unit="error",
+        value=own[best],
+        points=m,
+        generations=float(g),
+        formula="laws A2, B2, A5, C1, n large",
+        assumption=(REGULAR,),
+        source="derived here",
     )
 
 

@@ -10,8 +10,8 @@ from scipy.stats import t as student
 
 from mcloop import laws
 from mcloop.errors import InputError
+from mcloop.laws import corrected_relative_error
 from mcloop.planner.run_errors import Curve, Errors, choose, pairs, read_results, scale
-from mcloop.planner.safe import corrected_relative_error
 from mcloop.report.limits import MISS, limits, looked
 from mcloop.results import named, number, short
 

@@ -29,7 +29,7 @@ def plan(
     lost: float = 0.5,
     generations: int = 5,
 ) -> list[Line]:
-    """What is safe under every regime.
+    """What error n real and lam n synthetic points have, and what is safe under every regime.
 
     Args:
         tolerance: tau >= 1, the tolerated squared error relative to a fit on the real data only.
@@ -47,13 +47,16 @@ def plan(
     _check(tolerance, n, lam, phi, psi, spread, rare, lost, generations)
     tau = float(tolerance)
     lines = (
-        advice.fixed(tau, n, lam)
+        [advice.choice(tau, n, 1.0 if lam is None else float(lam), generations)]
+        + advice.fixed(tau, n, lam)
         + advice.kept(tau, n)
         + advice.replaced(tau, n, generations)
         + advice.fresh(tau, n, 1.0 if lam is None else lam)
     )
+    if spread is not None and spread != 1:
+        lines = [advice.voided(line, spread) for line in lines]
     lines += [] if phi is None or psi is None else [advice.verified(phi, psi)]
-    lines += [] if spread is None else [advice.spread(spread, n, lam)]
+    lines += [] if spread is None else [advice.spread(tau, spread, n, lam)]
     return lines + ([] if rare is None else advice.rare(rare, lost))
 
 

@@ -8,40 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import zetac
 
 from mcloop import laws
-from mcloop.laws.base import fits
+from mcloop.laws.settled import corrected_parabola, corrected_relative_error, spread_relative_error
 
 MOST = 2**20  # generations that are looked through
 
 
-def corrected_relative_error(g: ArrayLike, lam: float, gamma: float) -> np.ndarray:
-    """Law B5 for large n over the error of real data only; fixed real set + lam n synthetic, mixture corrector gamma.
-
-    Derived here: with a = lam/(1 + lam), r = a/(1 + gamma) and M, C in units of 1/n, B5's recursions are
-    C <- (1-a) + r C and M <- (1-a)^2 + 2 (1-a) r C + r^2 M + a^2/lam, both from 1. So C = c + (1-c) r^(g-1) with
-    c = (1-a)/(1-r), and M = end + p x + q x^2 in x = r^(g-1), where p = 2 (1-a) (1-c)/(1-r), q = 1 - end - p and
-    end = [(1-a)^2 (1+r)/(1-r) + a^2/lam]/(1-r^2). At gamma = 0, p = 0 and this is B2.
-    """
-    end, p, q, r = _corrected(lam, gamma)
-    x = np.power(r, fits(g) - 1.0)
-    return end + p * x + q * x**2
-
-
-def _corrected(lam: float, gamma: float) -> tuple[float, float, float, float]:
-    a = lam / (1.0 + lam)
-    r = a / (1.0 + gamma)
-    end = ((1.0 - a) ** 2 * (1.0 + r) / (1.0 - r) + a * (1.0 - a)) / (1.0 - r**2)
-    p = 2.0 * (1.0 - a) * (a - r) / (1.0 - r) ** 2
-    return end, p, 1.0 - end - p, r
-
-
 def stationary_corrected_error(lam: float, gamma: float) -> float:
     """The limit in g of `corrected_relative_error`: (1 + 3 lam)/(1 + 2 lam) at gamma = 0, 1/(1 + lam) for gamma = inf."""
-    return _corrected(lam, gamma)[0]
+    return float(corrected_parabola(lam, gamma)[0])
 
 
 def worst_corrected_error(lam: float, gamma: float) -> float:
@@ -50,7 +28,7 @@ def worst_corrected_error(lam: float, gamma: float) -> float:
     It can lie above the limit: the first corrected fits still lean on the real sample's own error. In x = r^(g-1) the error
     is a parabola, so the largest is at one of the two whole g beside its vertex, or the limit. Derived here.
     """
-    end, p, q, r = _corrected(lam, gamma)
+    end, p, q, r = (float(x) for x in corrected_parabola(lam, gamma))
     if q >= 0 or r == 0:
         return max(end, float(corrected_relative_error(2, lam, gamma)))
     top = np.log(min(1.0, -p / (2.0 * q))) / np.log(r) if p > 0 else np.inf
@@ -70,6 +48,23 @@ def safe_gamma(tau: float, lam: float) -> float:
         return 0.0
     keep = brentq(lambda k: worst_corrected_error(lam, 1.0 / k - 1.0) - tau, 1e-12, 1.0, xtol=1e-15)
     return 1.0 / float(keep) - 1.0
+
+
+def safe_spread_lam(tau: float, s: float, n: float) -> float:
+    """The lam up to which a sampler of spread s stays within tau for ever (`spread_relative_error`); inf where every lam does.
+
+    The error is walked along lam, since below s = 1 it may fall before it rises.
+    """
+    lam = np.concatenate([[0.0], np.geomspace(1e-9, 1e9, 4001)])
+    over = spread_relative_error(lam, s, n) > tau
+    if not over.any():
+        return np.inf
+    first = int(np.argmax(over))
+    low, high = (float(x) for x in lam[first - 1 : first + 1])
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spread_relative_error(middle, s, n) <= tau else (low, middle)
+    return low
 
 
 def generations_within(error: Callable[[np.ndarray], np.ndarray], tau: float, limit: float) -> float:

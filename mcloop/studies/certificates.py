@@ -16,6 +16,8 @@ from mcloop.certificates.papers_bound import papers_bound
 from mcloop.certificates.spectrum import dense_spectrum
 from mcloop.certificates.stability import Problem, corrected, equal, jacobian, matrices_at
 from mcloop.certificates.twins import along, gap_twins
+from mcloop.checks import known
+from mcloop.errors import InputError
 from mcloop.loop import make_loop
 from mcloop.models.optimum import Reference
 from mcloop.report.cells import cells
@@ -39,49 +41,87 @@ def population(
     )
 
 
-class Table(NamedTuple):
-    """The certificate of one problem at every lam of a grid.
+class Row(NamedTuple):
+    """The certificate of one problem at one lam.
 
     Attributes:
-        lam: (l,).
-        theta: (l, P) fixed points.
-        direction, dual: (l, P) right and left eigenvectors of the leading eigenvalue, dual . direction = 1.
-        jacobian: (l, P, P).
-        rate: (l,) spectral radius.
-        papers: (l,) the papers' bound on it, infinite where it guarantees nothing, NaN where it was not estimated.
+        theta: (P,) the fixed point.
+        direction, dual: (P,) right and left eigenvectors of the leading eigenvalue, dual . direction = 1.
+        jacobian: (P, P).
+        rate: spectral radius.
+        papers: the papers' bound on it, infinite where it guarantees nothing, NaN where it was not estimated.
     """
 
-    lam: np.ndarray
     theta: np.ndarray
     direction: np.ndarray
     dual: np.ndarray
     jacobian: np.ndarray
-    rate: np.ndarray
-    papers: np.ndarray
+    rate: float
+    papers: float
+
+
+class Table:
+    """The certificate of one problem at every lam that is asked for, each computed once."""
+
+    def __init__(self, problem: Problem, gamma: float = 0.0, damping: float = 0.0) -> None:
+        flat, unravel = ravel_pytree(problem.params)
+        posed, divided = (problem, gamma) if problem.exact else (corrected(problem, gamma), 0.0)
+        self._whole = matrices_at(posed)
+        self._settle = None if problem.exact else settling(posed)
+        self._problem, self._flat, self._unravel = problem, flat, unravel
+        self._gamma, self._divided, self._damping = gamma, divided, damping
+        self.rows: dict[float, Row] = {}
+
+    def at(self, lam: float) -> Row:
+        """The row of this very lam.
+
+        Raises:
+            InputError: lam that is not finite and positive, a Hessian that is not positive definite, no fixed point.
+        """
+        lam = float(np.float32(lam))  # as a compiled loop sees it
+        if not 0 < lam < np.inf:
+            raise InputError(f"lam must be a finite number > 0 to be certified, not {lam:g}.")
+        if lam not in self.rows:
+            with jax.ensure_compile_time_eval():
+                self.rows[lam] = self._row(lam)
+        return self.rows[lam]
+
+    def _row(self, lam: float) -> Row:
+        # a fixed point is followed from the nearest one below
+        below = max((x for x in self.rows if x < lam), default=None)
+        start = self._flat if below is None else jnp.asarray(self.rows[below].theta)
+        theta = self._flat if self._settle is None else self._settle(start, lam)
+        m = self._whole(theta)
+        found = dense_spectrum(m, self._problem.exact, lam, self._divided, self._damping, 1)
+        j = jacobian(m, lam, self._divided, self._damping)
+        papers = np.nan
+        if self._problem.pointwise is not None:
+            here = self._problem._replace(params=self._unravel(theta))
+            papers = papers_bound(here, lam, self._gamma, found.least).rate
+        return Row(np.asarray(theta), *_leading(j), j, float(np.abs(found.rates[0])), papers)
+
+    def place(self, lam: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Fixed point, direction and dual at a lam that may be traced; its known values were asked for before tracing."""
+        if (given := known(lam)) is not None:
+            row = self.at(float(given))
+            return tuple(jnp.asarray(x, jnp.float32) for x in (row.theta, row.direction, row.dual))
+        near = jnp.argmin(jnp.abs(jnp.asarray(list(self.rows), jnp.float32) - lam))
+        return tuple(
+            jnp.stack([jnp.asarray(getattr(row, name), jnp.float32) for row in self.rows.values()])[near]
+            for name in ("theta", "direction", "dual")
+        )
 
 
 def tabulate(problem: Problem, lams: Sequence[float], gamma: float = 0.0, damping: float = 0.0) -> Table:
-    """The certificate at every lam; matrices are compiled once, and fixed points followed from each lam to the next.
+    """The certificate at every lam of a grid; matrices are compiled once, and a lam that is asked for later is added.
 
     Raises:
         InputError: a Hessian that is not positive definite, or a lam without a fixed point.
     """
-    flat, unravel = ravel_pytree(problem.params)
-    posed, divided = (problem, gamma) if problem.exact else (corrected(problem, gamma), 0.0)
-    whole = matrices_at(posed)
-    settle = None if problem.exact else settling(posed)
-    theta, rows = flat, []
+    table = Table(problem, gamma, damping)
     for lam in lams:
-        theta = flat if settle is None else settle(theta, lam)
-        m = whole(theta)
-        found = dense_spectrum(m, problem.exact, lam, divided, damping, 1)
-        j = jacobian(m, lam, divided, damping)
-        direction, dual = _leading(j)
-        papers = np.nan
-        if problem.pointwise is not None:
-            papers = papers_bound(problem._replace(params=unravel(theta)), lam, gamma, found.least).rate
-        rows.append((lam, np.asarray(theta), direction, dual, j, np.abs(found.rates[0]), papers))
-    return Table(*(np.stack([np.asarray(r[i]) for r in rows]) for i in range(7)))
+        table.at(lam)
+    return table
 
 
 def _leading(j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,36 +135,33 @@ def _leading(j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loop(model: Model, table: Table, lam: Any, step: float, corrector: Corrector | None = None) -> Loop:
-    """Twins about the fixed point of the nearest tabulated lam, `step` to both sides along the least stable direction.
+    """Twins about the fixed point of this lam, `step` to both sides along the least stable direction.
 
     Measures `gap`, theta+ - theta- along the dual over twice the step: 1 at generation 1.
     """
     assert model.forms.objective is not None
-    place = jnp.argmin(jnp.abs(jnp.asarray(table.lam, jnp.float32) - lam))
-    theta, direction, dual = (jnp.asarray(x, jnp.float32)[place] for x in (table.theta, table.direction, table.dual))
+    theta, direction, dual = table.place(lam)
     sides = along(direction, dual, step, model.forms.objective.free, model.forms.objective.params, theta)
     return gap_twins(make_loop(model, regimes.augment(lam), corrector), *sides)
 
 
 def law(table: Table, g, lam: float) -> dict[str, np.ndarray]:
     """The gap of the population's loop, dual . J^(g - 1) direction."""
-    place = int(np.abs(table.lam - lam).argmin())
-    state, path = table.direction[place], []
+    row, path = table.at(lam), []
+    state = row.direction
     for _ in range(int(np.max(g))):
-        path.append(table.dual[place] @ state)
-        state = table.jacobian[place] @ state
+        path.append(row.dual @ state)
+        state = row.jacobian @ state
     return {"gap": np.asarray(path)[np.asarray(g) - 1]}
 
 
 def annotate(ds, table: Table):
     """The dataset with the certificate beside what was measured."""
-    ds["predicted_rate"] = ("lam", _at(table, table.rate, ds), {"long_name": "certified rate of the least stable direction"})
-    ds["papers_rate"] = ("lam", _at(table, table.papers, ds), {"long_name": "the papers' bound on the rate"})
+    rows = [table.at(lam) for lam in ds["lam"].values]
+    words = "certified rate of the least stable direction"
+    ds["predicted_rate"] = ("lam", np.array([row.rate for row in rows]), {"long_name": words})
+    ds["papers_rate"] = ("lam", np.array([row.papers for row in rows]), {"long_name": "the papers' bound on the rate"})
     return ds
-
-
-def _at(table: Table, values: np.ndarray, ds) -> np.ndarray:
-    return values[[int(np.abs(table.lam - lam).argmin()) for lam in ds["lam"].values]]
 
 
 class Measured(NamedTuple):
@@ -212,9 +249,9 @@ def figure(ds, experiment, title: str = "") -> dict[str, Any]:
     papers = ds["papers_rate"].values
     top = max(1.25, 1.1 * max(r.rate for r in rows))
     if not np.all(np.isnan(papers)):
-        known = papers < top
-        right.plot(np.asarray(lam)[known], papers[known], color="#D55E00", marker="s", ms=5, lw=1.4, label="the papers' bound")
-        for x in np.asarray(lam)[~known]:
+        below = papers < top
+        right.plot(np.asarray(lam)[below], papers[below], color="#D55E00", marker="s", ms=5, lw=1.4, label="the papers' bound")
+        for x in np.asarray(lam)[~below]:
             right.annotate("", (x, top), (x, 0.93 * top), arrowprops={"arrowstyle": "->", "color": "#D55E00"})
         right.plot([], [], color="#D55E00", marker=r"$\uparrow$", ls="", ms=9, label="the papers' bound: above, no guarantee")
     right.axhline(1, color="0.5", lw=0.9, ls=":", label="boundary of stability")

@@ -90,6 +90,28 @@ def spread(key, n, lam, s):
     return infos(make_loop(gaussian(d=1, n=n), regimes.augment(lam), correctors.temperature(s**2)), key, 4)
 
 
+def plane(key, n, lam, gamma):
+    return infos(make_loop(gaussian(d=2, n=n), regimes.augment(lam), correctors.mixture(gamma)), key, 2)
+
+
+def narrow_data(key):
+    """A unit Gaussian's mean, fitted to data of half its spread."""
+    base = gaussian(d=1, n=10**4, covariance="diagonal")
+
+    def fit(key, params, data):
+        return Normal(data.mean, jnp.ones_like(data.mean)), {}
+
+    def measure(params, truth):
+        return {"relative": 4e4 * params.mean[0] ** 2}
+
+    loop = make_loop(base._replace(fit=fit, measure=measure), regimes.augment(2.0))
+    return infos(loop, key, 4, real=normal([0.0], [0.25]))
+
+
+def volume(key):
+    return infos(make_loop(gaussian(d=3, n=9, ddof=1), regimes.replace()), key, 3)
+
+
 def kernels(regime: Callable):
     return lambda key, h: infos(make_loop(kde(d=1, n=4, bandwidth=h), regime()), key, 3)
 
@@ -152,10 +174,24 @@ GAUSSIAN = (
         case(check("A1", 3, "n=3, d=2", "trace_ratio", n=3), n=3),
         case(check("A2", 3, "n=2, d=2", lambda i: i["mean_sq_error"] / 2, n=2), n=2),
     ),
-    experiment(subsample, case(check("A3", 5, "n=3, drawn point by point", "mean_sq_error", n=3)), calls=4),
+    experiment(
+        subsample,
+        case(
+            check("A3", 5, "n=3, drawn point by point", "mean_sq_error", n=3),
+            check("A3v", 5, "n=3, drawn point by point", "trace_ratio", n=3),
+        ),
+        calls=4,
+    ),
     experiment(
         augment,
-        case(check("B1", 2, "n=3, m=6", "mean_sq_error", n=3, m=6), n=3, lam=2, gamma=0, shift=0),
+        case(
+            check("B1", 2, "n=3, m=6", "mean_sq_error", n=3, m=6),
+            check("B1v", 2, "n=3, m=6", "trace_ratio", n=3, m=6),
+            n=3,
+            lam=2,
+            gamma=0,
+            shift=0,
+        ),
         case(
             check("B2", 6, "lam=2, n=1e5", lambda i: 1e5 * i["mean_sq_error"], lam=2.0),
             n=1e5,
@@ -170,7 +206,14 @@ GAUSSIAN = (
             gamma=0.5,
             shift=1,
         ),
-        case(check("B5", 3, "n=3, m=6, gamma=.5", "mean_sq_error", n=3, m=6, gamma=0.5), n=3, lam=2, gamma=0.5, shift=0),
+        case(
+            check("B5", 3, "n=3, m=6, gamma=.5", "mean_sq_error", n=3, m=6, gamma=0.5),
+            check("B5v", 3, "n=3, m=6, gamma=.5", "trace_ratio", n=3, m=6, gamma=0.5),
+            n=3,
+            lam=2,
+            gamma=0.5,
+            shift=0,
+        ),
         calls=4,
     ),
     experiment(
@@ -215,8 +258,23 @@ GAUSSIAN = (
     experiment(
         spread,
         case(check("S1", 4, "lam=.5, s=1.3, n=4e6", "trace_ratio", lam=0.5, s=1.3), n=2**22, lam=0.5, s=1.3),
-        replicas=2**11,
+        case(check("S2", 3, "n=6, m=12, T=1.5", "trace_ratio", n=6, m=12, T=1.5), n=6, lam=2, s=1.5**0.5),
+        replicas=2**14,
     ),
+    experiment(
+        plane,
+        case(
+            check("B6", 2, "d=2, n=1e4, lam=.5, gamma=1", lambda i: 1e4 * i["w2"] ** 2, d=2, lam=0.5, gamma=1.0),
+            n=1e4,
+            lam=0.5,
+            gamma=1,
+        ),
+    ),
+    experiment(
+        narrow_data,
+        case(check("J2", 4, "mean of N(theta, 1) on data of variance 1/4, lam=2", "relative", lam=2.0, mu=1.0, ratio=4.0)),
+    ),
+    experiment(volume, case(check("G8", 3, "d=3, n=9", "log_det", n=9, d=3))),
 )
 
 KERNEL = (
@@ -226,6 +284,11 @@ KERNEL = (
 
 REGRESSION = (
     experiment(regression(regimes.replace, "same"), case(check("L1", 3, "T=10, d=3", "test_error", T=10, d=3))),
+    experiment(
+        regression(lambda: regimes.augment(2.0), "same"),
+        case(check("L5", 2, "T=10, d=3, lam=2", "test_error", T=10, d=3, lam=2.0)),
+        calls=4,
+    ),
     experiment(regression(regimes.accumulate, "same"), case(check("L2", 3, "T=10, d=3", "test_error", T=10, d=3)), calls=4),
     experiment(regression(regimes.accumulate, "fresh"), case(check("L2b", 3, "T=10, d=3", "test_error", T=10, d=3)), calls=2),
     experiment(
