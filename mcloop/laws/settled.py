@@ -13,7 +13,6 @@ from mcloop.laws.mixed import (
     corrected_mean_error,
     corrected_mean_error_wrong,
     fixed_mean_error,
-    fixed_mean_error_wrong,
     fixed_relative_error,
 )
 
@@ -137,7 +136,8 @@ def spread_relative_error(lam: ArrayLike, s: float, n: float) -> np.ndarray:
 
     Fixed real set + lam synthetic points whose deviation is s times too large. Derived here, to leading order: the variance
     rests at v = 1/(1 - lam (s^2 - 1)) (S1), so its error is n (v - 1)^2/2 + v^2 [1 + a^2/(lam (1 - a^2))],
-    a = lam s^2/(1 + lam), and the mean's 1 + b^2 s^2 v/(lam (1 - b^2)), b = lam/(1 + lam). inf where S1 is unstable. s = 1 is B2's limit.
+    a = lam s^2/(1 + lam), and the mean's 1 + b^2 s^2 v/(lam (1 - b^2)), b = lam/(1 + lam).
+    inf where S1 is unstable. s = 1 is B2's limit.
     """
     lam = np.asarray(lam, dtype=float)
     room = 1.0 - lam * (s**2 - 1.0)
@@ -169,8 +169,8 @@ TABLE = (
         formula="1 - B1",
         source="derived here (conservation)",
         value=fixed_variance,
-        neighbour="g+1 for g",
-        wrong=lambda g, n, m: 1.0 - fixed_mean_error_wrong(g, n, m),
+        neighbour="1 - 1/n for ever, what the mean takes forgotten",
+        wrong=lambda g, n, m: np.full_like(fits(g), 1.0 - 1.0 / n),
     ),
     Law(
         id="B5v",
