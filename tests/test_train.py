@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 from mcloop import correctors, make_loop, regimes, scan, train
-from mcloop.drivers.train import unit_name
+from mcloop.drivers.plans import unit_name
 from mcloop.errors import InputError
 from mcloop.models.compiled import compiled_model
 from mcloop.models.training import Budget, linear, training

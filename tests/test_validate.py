@@ -98,7 +98,7 @@ def test_a_broken_loop_fails_its_laws(monkeypatch, retraced, broken, fails):
     monkeypatch.setattr(simulations_continuous, "gaussian", broken(simulations_continuous.gaussian))
     rows = validate.validate("quick", only=sorted({"G1", "G2", "G3", "G4", "G5", "G6", "G7", "A5"}))
     assert {row.id for row in rows if not row.passed} == fails
-    assert not json.loads(validate.to_json(rows))["passed"]
+    assert not json.loads(show.to_json(rows))["passed"]
 
 
 def test_a_neighbour_that_is_not_rejected_fails_too(monkeypatch):
@@ -114,12 +114,12 @@ def test_a_law_without_a_simulation_is_named_and_does_not_pass(monkeypatch):
     assert "not simulated" in row.parameters
     assert row.simulated is None
     assert not row.passed
-    assert validate.from_json(validate.to_json([row])) == [row]
+    assert show.from_json(show.to_json([row])) == [row]
 
 
 def test_json_gives_the_rows_back(handful):
-    text = validate.to_json(handful)
-    assert validate.from_json(text) == handful
+    text = show.to_json(handful)
+    assert show.from_json(text) == handful
     whole = json.loads(text)
     assert whole["passed"]
     assert whole["reject"] == validate.REJECT
@@ -140,7 +140,7 @@ def test_what_is_not_known_is_refused_in_one_sentence(arguments, message):
 def test_the_table_shows_every_formula_and_the_verdicts(handful, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "240")
     failed = handful[0]._replace(passed=False)
-    validate.table([failed, *handful[1:], by_id(validate.validate("quick", only=["B4"]))["B4"]])
+    show.table([failed, *handful[1:], by_id(validate.validate("quick", only=["B4"]))["B4"]])
     said = capsys.readouterr().out
     assert "FAIL" in said
     assert "4 of 5 checks pass" in said
@@ -149,7 +149,7 @@ def test_the_table_shows_every_formula_and_the_verdicts(handful, capsys, monkeyp
 
 def test_the_table_is_readable_at_80_columns(handful, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    validate.table([handful[0]._replace(passed=False), *handful[1:]])
+    show.table([handful[0]._replace(passed=False), *handful[1:]])
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
     for row in handful:
@@ -160,10 +160,10 @@ def test_the_table_is_readable_at_80_columns(handful, capsys, monkeypatch):
 
 def test_the_figure_is_drawn_of_laws_that_pass_and_fail(handful, tmp_path):
     lost = handful[0]._replace(z=80.0, passed=False)
-    validate.figure([lost, *handful[1:]], tmp_path / "laws.png")
+    show.figure([lost, *handful[1:]], tmp_path / "laws.png")
     assert (tmp_path / "laws.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match="at least one"):
-        validate.figure([], tmp_path / "none.png")
+        show.figure([], tmp_path / "none.png")
 
 
 @pytest.mark.slow

@@ -173,18 +173,19 @@ def _draw(run: Run, ds, known: Caption, experiment: Experiment, settings: Settin
 
 def validate_into(level, seed: int, only, json_file: Path | None, out: Path | None) -> bool:
     """Run `validate`, print its table, write JSON and the figure where asked; whether every law passed."""
-    from mcloop.validation import validate as v
+    from mcloop.validation.show import figure, table, to_json
+    from mcloop.validation.validate import chosen, validate
 
-    v.chosen(only or None)  # a wrong name leaves no empty file
+    chosen(only or None)  # a wrong name leaves no empty file
     for path in (json_file, None if out is None else out / "validate.png"):
         if path is not None:
             _writable(path)
-    rows = v.validate(level, seed, only or None)
-    v.table(rows)
+    rows = validate(level, seed, only or None)
+    table(rows)
     if json_file is not None:
-        save(json_file, v.to_json(rows).encode())
+        save(json_file, to_json(rows).encode())
     if out is not None:
-        v.figure(rows, out / "validate.png")
+        figure(rows, out / "validate.png")
     return all(row.passed for row in rows)
 
 

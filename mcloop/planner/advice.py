@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from mcloop import laws
+from mcloop.planner.line import REGULAR, Line, count, generations_held, least
 from mcloop.planner.safe import (
-    MOST,
     fresh_points,
     generations_before_loss,
     generations_within,
@@ -17,36 +15,6 @@ from mcloop.planner.safe import (
     safe_gamma,
     safe_spread_lam,
 )
-
-REGULAR = (
-    "a regular, well-specified model, fitted by maximum likelihood to many points; an exact sampler; squared parameter error"
-)
-
-
-class Line(NamedTuple):
-    """What one regime allows.
-
-    Attributes:
-        regime: how real and synthetic data meet, in words.
-        safe: what is safe, in words.
-        unit: what `value` counts, such as "lam" or "generations".
-        value: the largest (or least) safe number; inf where any is, NaN where none is.
-        points: the same in points for the given n; None where it has none.
-        generations: for how many fits it holds; inf for ever; generation 1 is the fit on real data.
-        formula: where the number comes from.
-        assumption: when it is true, in words: all of these.
-        source: the law or paper.
-    """
-
-    regime: str
-    safe: str
-    unit: str
-    value: float
-    points: float | None
-    generations: float
-    formula: str
-    assumption: tuple[str, ...]
-    source: str
 
 
 def fixed(tau: float, n: int, lam: float | None) -> list[Line]:
@@ -117,7 +85,7 @@ def kept(tau: float, n: int) -> list[Line]:
         if np.isinf(held):
             safe = f"{count(n)} new points every generation, for ever: the error stays below {worst:.4g}"
         else:
-            safe = f"{_fits(held)}; the next has error {float(error(held + 1)):.4g}, in the end {worst:.4g}"
+            safe = f"{generations_held(held)}; the next has error {float(error(held + 1)):.4g}, in the end {worst:.4g}"
         lines.append(Line(regime, safe, "generations", held, n * held, held, formula, (REGULAR,), source))
     return lines
 
@@ -127,7 +95,7 @@ def replaced(tau: float, n: int, g: int) -> list[Line]:
     held = float(laws.safe_generations(tau))
     same = Line(
         regime="only the newest n synthetic points",
-        safe=f"{_fits(held)}; the next has error {held + 1:g}, and so on without end",
+        safe=f"{generations_held(held)}; the next has error {held + 1:g}, and so on without end",
         unit="generations",
         value=held,
         points=n * held,
@@ -305,7 +273,7 @@ def rare(times: float, lost: float) -> list[Line]:
     seen = f"items seen {times:g} time{'s' if times != 1 else ''} in the real data"
     gone = Line(
         regime=f"{seen}; only the newest n synthetic points",
-        safe=f"{_fits(held)}: {now:.3g} % of them are gone then, {then:.3g} % one generation later",
+        safe=f"{generations_held(held)}: {now:.3g} % of them are gone then, {then:.3g} % one generation later",
         unit="generations",
         value=held,
         points=None,
@@ -323,20 +291,3 @@ def rare(times: float, lost: float) -> list[Line]:
         source="derived here (law Z1)",
     )
     return [gone, kept]
-
-
-def least(points: float) -> str:
-    """The whole number of points that is not below this one."""
-    return count(np.ceil(points * (1 - 1e-12)))
-
-
-def count(points: float) -> str:
-    """A number of points: whole, with commas; in powers of ten where nobody would count."""
-    return f"{np.floor(points * (1 + 1e-12)):,.0f}" if points < 1e9 else f"{points:.3g}"
-
-
-def _fits(held: float) -> str:
-    """A number of generations, and that the first is no loop at all."""
-    if held >= MOST:
-        return f"more than {MOST:,} generations"
-    return "1 generation, the fit on real data, and no retraining" if held == 1 else f"{held:,.0f} generations"

@@ -11,7 +11,7 @@ import numpy as np
 
 from mcloop.errors import InputError
 from mcloop.planner import advice
-from mcloop.planner.advice import Line as Line
+from mcloop.planner.line import Line
 from mcloop.storage.files import save
 
 if TYPE_CHECKING:
