@@ -100,7 +100,7 @@ def test_words():
     def make(regime):
         return make_loop(exact.categorical(k=200, n=500, zipf=1.0), REGIMES[regime])
 
-    found = scored(sweep(make, {"regime": ["replace", "accumulate"]}, 12, 16), "lost_mass")
+    found = scored(sweep(make, {"regime": ["replace", "accumulate"]}, 60, 16), "lost_mass")
     assert found["tails lost", "replace"].verdict == found["diversity lost", "replace"].verdict == "yes"
     assert found["tails lost", "accumulate"][2:6] == (0, 0, 0, "no")  # a token that was seen is never lost
     assert found["diversity lost", "replace"].low < (1 - 1 / 500) ** 15 < found["diversity lost", "replace"].high
