@@ -10,7 +10,7 @@ import pytest
 
 from mcloop.errors import InputError
 from mcloop.laws import LAWS
-from mcloop.validation import simulations_continuous, validate
+from mcloop.validation import show, simulations_continuous, validate
 
 
 def by_id(rows):
