@@ -28,7 +28,7 @@ def assemble(plans, seen, axes, cells: int, seeds: int, generations: int, loops,
                     elif s == 0:
                         shape = (cells, generations, *value.shape)
                         pictures.setdefault(name, np.zeros(shape, value.dtype))[c, t] = value
-    remarks = [*remarks, *_lost(plans, results, axes, seeds)]
+    remarks = [*remarks, *_lost(plans, seen, axes, seeds)]
     estimators = "; ".join(dict.fromkeys(loop.model.estimator for loop in loops if loop.model.estimator))
     steps = {"generation": np.arange(1, generations + 1)}
     attributes = {"sample_count": seeds, "estimator": estimators, **attributes}
@@ -42,10 +42,10 @@ def assemble(plans, seen, axes, cells: int, seeds: int, generations: int, loops,
     return ds
 
 
-def _lost(plans, results, axes, seeds: int) -> list[str]:
+def _lost(plans, seen, axes, seeds: int) -> list[str]:
     """Where a loop of a compiled program could no longer be fitted: all that is seen of it is then NaN."""
     found = []
-    for plan, infos in zip(plans, results, strict=True):
+    for plan, infos in zip(plans, seen, strict=True):
         for c, point in enumerate(itertools.product(*axes.values())):
             for s in range(seeds):
                 if not (place := plan.place(c, s)):
