@@ -79,8 +79,8 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
         return {**seen, "effective_lam": 0.0 * _ratio(model, state.real)}
 
     batched = model.batched and corrector.batched
-    parts = (random.by_own_rules(part) for part in (init, generation, measure))
-    return Loop(*parts, model, regime, corrector, batched)
+    own = random.by_own_rules
+    return Loop(own(init), own(generation), own(measure), model, regime, corrector, batched)
 
 
 def _kept(key, model: Model, regime: Regime, real, data):
@@ -105,14 +105,19 @@ def _fresh(key, model: Model, state: State, count):
     return bootstrap(key, state.kept, count) if isinstance(state.kept, Rows) else model.sample(key, state.truth, count)
 
 
+def _broken(copies) -> bool:
+    """Whether a number of copies is nowhere near a whole one."""
+    return bool(np.any(np.abs(copies - np.round(copies)) > 1e-5))
+
+
 def _whole_draws(model: Model, regime: Regime, corrector: Corrector) -> Model:
     """The model, or its looser one where draws may be a part of a design; InputError where they are, and there is none."""
     if model.unit is None:
         return model
     n = known(model.unit)
-    wanted = None if n is None else [known(x) for t in range(2, 12) for x in regime.draw(n, t)]
-    unknown = wanted is None or any(x is None for x in wanted)
-    parts = [] if unknown else [x for x in wanted if np.any(np.abs(x / n - np.round(x / n)) > 1e-5)]
+    wanted = [] if n is None else [known(x) for t in range(2, 12) for x in regime.draw(n, t)]
+    unknown = not wanted or any(x is None for x in wanted)
+    parts = [] if n is None or unknown else [x for x in wanted if x is not None and _broken(x / n)]
     if not parts and not corrector.splits:
         return model if model.loose is None or not unknown else model.loose
     draw = f"regime '{regime.name}' draws {np.max(parts[0]):g}" if parts else f"corrector '{corrector.name}' draws a part"

@@ -2,20 +2,18 @@
 
 import random
 import shutil
-import sys
 import warnings
 
 import learners
 import pytest
 
 from mcloop import make_loop, regimes, sweep, train
-from mcloop.drivers import blocks
+from mcloop.drivers import blocks, plans
 from mcloop.errors import InputError
 from mcloop.models.compiled import compiled_model
 from mcloop.models.training import training
 from mcloop.storage.identity import describe, digest
 
-train_module = sys.modules["mcloop.drivers.train"]
 GENERATIONS = 3
 QUICK, ALL = 10, 100  # attacks on each kind of folder, those of every day and those of `slow`
 
@@ -65,8 +63,8 @@ def programs():
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        program = train_module._program
-        patch.setattr(train_module, "_program", once(program, lambda make, fixed, *rest: digest(describe((fixed, rest[2])))))
+        program = plans._program
+        patch.setattr(plans, "_program", once(program, lambda make, fixed, *rest: digest(describe((fixed, rest[2])))))
         patch.setattr(blocks, "_compile", once(blocks._compile, blocks._fingerprint))
         yield
 

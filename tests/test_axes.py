@@ -12,7 +12,7 @@ from mcloop.experiment import simulate
 from mcloop.experiment.arguments import arguments, bind, complete, once, read_values
 from mcloop.report import story
 from mcloop.report.cells import cells
-from mcloop.studies.certificates import Table
+from mcloop.studies.certificates import Row, Table
 
 NAMES = [c.name for c in ex.captions()]
 # parameters of the models that are certified
@@ -40,7 +40,7 @@ def other(declared, argument):
     return now / 2 if now and np.isfinite(now) else 0.5
 
 
-def hollow_sweep(plans, folder, progress):
+def hollow_sweep(plans, folder, progress, settings=None):
     """What `run_plans` would give: numbers that are nobody's, in the shapes of a run."""
     rng = np.random.default_rng(0)
 
@@ -50,12 +50,16 @@ def hollow_sweep(plans, folder, progress):
     return [{name: body(plan) for name in plan.variables} for plan in plans]
 
 
-def hollow_table(size):
-    """A certificate of nothing, for three values of lam."""
-    lam = np.array([0.25, 1.0, 2.0])
-    one = np.eye(size)[0] * np.ones((3, 1))
-    rate = lam / (1 + lam)
-    return Table(lam, 0.1 * one + 0.5, one, one, rate[:, None, None] * np.eye(size), rate, 2 * rate)
+class HollowTable(Table):
+    """A certificate of nothing, at every lam that is asked for."""
+
+    def __init__(self, size):
+        self.rows, self._size = {}, size
+
+    def _row(self, lam):
+        one = np.eye(self._size)[0]
+        rate = lam / (1 + lam)
+        return Row(0.1 * one + 0.5, one, one, rate * np.eye(self._size), rate, 2 * rate)
 
 
 def small_table(folder):
@@ -78,7 +82,8 @@ def test_every_axis_of_a_closed_form(name, axis, monkeypatch, tmp_path):
     argument = arguments(declared)[axis]
     monkeypatch.setattr(sweeping, "run_plans", hollow_sweep)
     if name in PARAMETERS:
-        monkeypatch.setitem(declared.make.__globals__, "table", lambda: hollow_table(PARAMETERS[name]))
+        table = HollowTable(PARAMETERS[name])
+        monkeypatch.setitem(declared.make.__globals__, "table", lambda: table)
     # the fewest cells that show what the axis does: the first of every other axis, two of this one
     grid = {a: list(v)[: 2 if a == axis else 1] for a, v in {**declared.grid, **declared.sizes["tiny"].grid}.items()}
     for switch in ("sampling", "optimisation", "sampler") if "sampling" in grid else ():

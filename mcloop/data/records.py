@@ -68,8 +68,9 @@ def read_records(suffix: str, data: bytes, shown: str) -> tuple[list[str], int, 
     records = list(_of_csv(suffix, text, shown) if suffix in _CSV else _of_json(suffix, text, shown))
     if not records:
         raise InputError(f"The file {shown} is empty: it has no story.")
-    if all(isinstance(record, str) for record in records):
-        return records, 0, "a record each"
+    plain = [record for record in records if isinstance(record, str)]
+    if len(plain) == len(records):
+        return plain, 0, "a record each"
     table = [record for record in records if isinstance(record, dict)]
     chosen = field(table, f"The file {shown}")
     texts = [record.get(chosen) for record in table]
@@ -98,7 +99,7 @@ def _of_json(suffix: str, text: str, shown: str) -> Iterator[Any]:
                 raise InputError(f"Line {number} of {shown} is no JSON, though the file holds records of it.") from error
 
 
-def _of_csv(suffix: str, text: str, shown: str) -> Iterator[dict[str, str]]:
+def _of_csv(suffix: str, text: str, shown: str) -> Iterator[dict[str, str | None]]:
     first = text.split("\n", 1)[0]
     delimiter = "\t" if suffix == ".tsv" else max(",;\t|", key=lambda mark: (first.count(mark), mark == ","))
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -190,6 +190,8 @@ def _shaping(make, fixed_axes, traced_axes, real, generations) -> set[str]:
             loop = make(**fixed, **values)
             if not isinstance(loop, Loop):
                 raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
+            # what is seen of generation 1 may need numbers that no later one does
+            jax.eval_shape(lambda k: loop.measure(k, loop.init(k, real, generations)), jax.random.key(0))
             return jax.eval_shape(lambda k: _one_step(loop, k, real, generations), jax.random.key(0))
 
         found |= shaping(attempt, {n: v for n, v in traced_axes.items() if n not in found})

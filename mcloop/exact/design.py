@@ -165,7 +165,7 @@ def _basis(x, eps):
     if rank == 0:
         raise InputError("real's X must have a column that is not 0 everywhere.")
     if rank < x.shape[1]:
-        surplus = sorted(scipy.linalg.qr(x, mode="r", pivoting=True)[1][rank:].tolist())
+        surplus = sorted(scipy.linalg.qr(x, mode="r", pivoting=True)[-1][rank:].tolist())
         warnings.warn(
             f"real's X has {x.shape[1]} columns of rank {rank}: {surplus} (counted from 0) are sums of others, or there are "
             "fewer rows; of all least-squares solutions the shortest is taken, as by the pseudo-inverse.",

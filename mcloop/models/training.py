@@ -170,7 +170,7 @@ def begin(training: Training, variables) -> Fitted:
     return Fitted(variables, ema, training.transform.init(variables.params) if training.keep_moments else ())
 
 
-def averaged(fitted: Fitted):
+def averaged(fitted: Fitted) -> Any:
     """The variables that samples are drawn from and that are measured."""
     if isinstance(fitted.ema, tuple) and not fitted.ema:
         return fitted.variables

@@ -104,12 +104,14 @@ class Table:
         """Fixed point, direction and dual at a lam that may be traced; its known values were asked for before tracing."""
         if (given := known(lam)) is not None:
             row = self.at(float(given))
-            return tuple(jnp.asarray(x, jnp.float32) for x in (row.theta, row.direction, row.dual))
+            theta, direction, dual = (jnp.asarray(x, jnp.float32) for x in (row.theta, row.direction, row.dual))
+            return theta, direction, dual
         near = jnp.argmin(jnp.abs(jnp.asarray(list(self.rows), jnp.float32) - lam))
-        return tuple(
-            jnp.stack([jnp.asarray(getattr(row, name), jnp.float32) for row in self.rows.values()])[near]
-            for name in ("theta", "direction", "dual")
-        )
+
+        def nearest(name: str) -> jax.Array:
+            return jnp.stack([jnp.asarray(getattr(row, name), jnp.float32) for row in self.rows.values()])[near]
+
+        return nearest("theta"), nearest("direction"), nearest("dual")
 
 
 def tabulate(problem: Problem, lams: Sequence[float], gamma: float = 0.0, damping: float = 0.0) -> Table:
