@@ -82,8 +82,8 @@ def test_every_axis_of_a_closed_form(name, axis, monkeypatch, tmp_path):
     argument = arguments(declared)[axis]
     monkeypatch.setattr(sweeping, "run_plans", hollow_sweep)
     if name in PARAMETERS:
-        table = HollowTable(PARAMETERS[name])
-        monkeypatch.setitem(declared.make.__globals__, "table", lambda: table)
+        certified = HollowTable(PARAMETERS[name])
+        monkeypatch.setitem(declared.make.__globals__, "table", lambda: certified)
     # the fewest cells that show what the axis does: the first of every other axis, two of this one
     grid = {a: list(v)[: 2 if a == axis else 1] for a, v in {**declared.grid, **declared.sizes["tiny"].grid}.items()}
     for switch in ("sampling", "optimisation", "sampler") if "sampling" in grid else ():
