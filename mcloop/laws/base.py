@@ -49,17 +49,19 @@ def broadcast(law: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 
     A parameter is a number if its annotation says so; what is a vector by itself (probabilities) stays one.
     """
-    names = [n for n, p in inspect.signature(law).parameters.items() if p.annotation in ("float", "int", float, int)]
+    signature = inspect.signature(law)
+    names = [n for n, p in signature.parameters.items() if p.annotation in ("float", "int", float, int)]
 
     @wraps(law)
-    def call(g, **given):
+    def call(*places, **named):
+        given = signature.bind(*places, **named).arguments
         many = {n: np.asarray(given[n]) for n in names if np.ndim(given.get(n, 0))}
         if not many:
-            return law(g, **given)
+            return law(**given)
         shape = np.broadcast_shapes(*(x.shape for x in many.values()))
         flat = {n: np.broadcast_to(x, shape).ravel() for n, x in many.items()}
         points = [{n: x[i].item() for n, x in flat.items()} for i in range(int(np.prod(shape)))]
-        rows = [np.asarray(law(g, **{**given, **point})) for point in points]
+        rows = [np.asarray(law(**{**given, **point})) for point in points]
         return np.reshape(rows, shape + rows[0].shape)
 
     return call
