@@ -194,8 +194,17 @@ def _shaping(make, fixed_axes, traced_axes, real, generations) -> set[str]:
             jax.eval_shape(lambda k: loop.measure(k, loop.init(k, real, generations)), jax.random.key(0))
             return jax.eval_shape(lambda k: _one_step(loop, k, real, generations), jax.random.key(0))
 
+        # what `make` computes once and keeps (an optimum, a certificate) must not be made of traced numbers
+        for trial in _trials(traced_axes):
+            make(**fixed, **trial)
         found |= shaping(attempt, {n: v for n, v in traced_axes.items() if n not in found})
     return found
+
+
+def _trials(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every value of every axis, beside the first ones of the others."""
+    first = {name: values[0] for name, values in axes.items()}
+    return [first] + [{**first, name: value} for name, values in axes.items() for value in values[1:]]
 
 
 def _rehearse(make, fixed, traced_axes, real, generations, variables, known: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -204,14 +213,13 @@ def _rehearse(make, fixed, traced_axes, real, generations, variables, known: boo
     Returns:
         The variables kept, and what these loops are where that is to be `known`.
     """
-    first = {name: values[0] for name, values in traced_axes.items()}
-    trials = [first] + [{**first, name: value} for name, values in traced_axes.items() for value in values[1:]]
-    loops = []
-    for trial in trials:
+    loops: list[tuple[dict[str, Any], Loop]] = []
+    info: dict[str, Any] = {}
+    for trial in _trials(traced_axes):
         loop = make(**fixed, **trial)
         if not isinstance(loop, Loop):
             raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
-        if trial is first:
+        if not loops:
             info = jax.eval_shape(lambda k, one=loop: _one_step(one, k, real, generations), jax.random.key(0))
         elif loop.model.memory.capacity is not None:
             jax.eval_shape(lambda k, one=loop: one.init(k, real, generations), jax.random.key(0))
