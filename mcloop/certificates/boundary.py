@@ -87,12 +87,7 @@ def boundary(
     _check(axis, fixed, seeds, most_seeds, seed, generations, precision, confidence)
     check_axes(make, {**fixed, axis: [low]})
     for value in (low, high):
-        loop = make(**fixed, **{axis: value})
-        if not isinstance(loop, Loop):
-            raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
-        if loop.model.hosted is not None:
-            raise InputError(f"make must return loops that compile; the {loop.model.name} model runs on the host.")
-        _check_measure(loop, statistic, real, generations)
+        _check_loop(make(**fixed, **{axis: value}), statistic, real, generations)
     traced = {name: value for name, value in fixed.items() if isinstance(value, float)}
     static = tuple((name, value) for name, value in fixed.items() if name not in traced)
     held = None if real is None else _Held(real)
@@ -258,6 +253,14 @@ def _check(axis, fixed, seeds, most_seeds, seed, generations, precision, confide
         if not is_number(value):
             raise InputError(f"{field} must be a number in (0, 1), not {value!r}.")
         check(field, value, "a number in (0, 1)", lambda v: (v > 0) & (v < 1))
+
+
+def _check_loop(loop, statistic: str, real, generations: int) -> None:
+    if not isinstance(loop, Loop):
+        raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
+    if loop.model.hosted is not None:
+        raise InputError(f"make must return loops that compile; the {loop.model.name} model runs on the host.")
+    _check_measure(loop, statistic, real, generations)
 
 
 def _check_measure(loop: Loop, statistic: str, real, generations: int) -> None:

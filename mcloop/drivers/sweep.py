@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -99,24 +100,25 @@ def sweep(
     if missing := sorted(set(variables or ()) - set(names)):
         raise InputError(f"variables must be measured by some family, not {missing[0]!r}; found are {', '.join(names)}.")
     _check_memory(plans, names)
-
     if identify is not None:
         identify(loops_of(plans))
     settings = {"grid": axes, "seeds": seeds, "generations": generations, "seed": seed, "numerics": numerics(), "real": real}
     parts = run_plans(plans, folder, progress, None if folder is None else describe(settings))
-    lead = tuple(len(v) for v in fixed_axes.values()) + tuple(len(v) for v in traced_axes.values())
-    inner = (len(statistics) if statistics else seeds, generations)
-    hollow = np.full((len(mesh), *inner), np.nan, np.float32)
-    values = {n: np.stack([part.get(n, hollow) for part in parts]).reshape(lead + inner) for n in names}
+    attributes = {"seed": seed, "sample_count": seeds, "estimator": _estimators(plans), **(attributes or {})}
     last = {"statistic": list(statistics)} if statistics else {"seed": np.arange(seeds)}
+    return _gathered(parts, names, fixed_axes, traced_axes, last, generations, attributes).transpose(*axes, ...)
+
+
+def _gathered(parts, names, fixed_axes, traced_axes, last: dict[str, Any], generations: int, attributes):
+    """The Dataset of all plans' blocks; a measure that a family lacks is NaN there."""
     order = {**fixed_axes, **traced_axes}
+    points = math.prod(len(v) for v in traced_axes.values())
+    inner = (*(len(v) for v in last.values()), generations)
+    hollow = np.full((points, *inner), np.nan, np.float32)
+    shape = tuple(len(v) for v in order.values()) + inner
+    values = {n: np.stack([part.get(n, hollow) for part in parts]).reshape(shape) for n in names}
     labels = {n: [str(x) if not is_number(x) else x for x in v] for n, v in order.items()}
-    ds = results.assemble(
-        values,
-        {**labels, **last, "generation": np.arange(1, generations + 1)},
-        {"seed": seed, "sample_count": seeds, "estimator": _estimators(plans), **(attributes or {})},
-    )
-    return ds.transpose(*axes, ...)
+    return results.assemble(values, {**labels, **last, "generation": np.arange(1, generations + 1)}, attributes)
 
 
 def check_seeds(seeds, seed) -> None:

@@ -147,10 +147,7 @@ def gaussian(
         return rows(points, real=True, cells=(1,) * key.ndim)
 
     def fresh(key, kept, truth, count):
-        if isinstance(kept, Rows):
-            drawn = bootstrap(key, kept, count)
-            return drawn if slots is not None else _of_rows(kind, drawn)
-        return sample(key, truth, count)
+        return _drawn_again(kind, key, kept, count, slots) if isinstance(kept, Rows) else sample(key, truth, count)
 
     def observe(key, real):
         if real is None or isinstance(real, Normal):
@@ -159,8 +156,7 @@ def gaussian(
             return (drawn._replace(real=drawn.weight if isinstance(drawn, Rows) else drawn.size)), known
         data = read(key, real)
         stats = _of_rows(kind, data)
-        ml = Normal(stats.mean, stats.root / jnp.sqrt(stats.size))
-        return (data if slots is not None else stats), ml
+        return (data if slots is not None else stats), Normal(stats.mean, stats.root / jnp.sqrt(stats.size))
 
     return Model(
         name="gaussian",
@@ -181,6 +177,12 @@ def gaussian(
             objective=_objective(covariance, d, summarise),
         ),
     )
+
+
+def _drawn_again(kind, key, kept: Rows, count, slots):
+    """The user's own rows, drawn again with replacement; as rows or as their statistics."""
+    drawn = bootstrap(key, kept, count)
+    return drawn if slots is not None else _of_rows(kind, drawn)
 
 
 def _memory(kind) -> Memory:

@@ -64,6 +64,7 @@ def compiled_model(
         if getattr(training, field).epochs is not None:
             raise InputError(f"{field} must be a number of steps for a loop that is compiled whole, not epochs.")
     probe = source.sample(random.as_key(jax.random.key(0)), _PROBE)
+    train = _trainer(learner, training)
 
     def draw(key, variables, count):
         return learner.sample(key, variables, count)
@@ -80,49 +81,11 @@ def compiled_model(
         initial = learner.init(k_initial)
         best: Any = ()
         if reference:
-            best = averaged(_train(k_reference, begin(training, initial), True, lambda k: source.sample(k, training.batch))[0])
+            best = averaged(train(k_reference, begin(training, initial), True, lambda k: source.sample(k, training.batch))[0])
         return rows(values, real=True), Truth(initial, best)
 
-    def fit(key, params, data: Rows):
-        edges = jnp.cumsum(data.weight)
-        used = jax.tree.map(lambda x: jnp.where(_beside(data.weight > 0, x), x, 0), data.values)
-        good = finite(used)  # a point that is no number spoils a fit, also where no minibatch happens to hold it
-
-        def minibatch(key):
-            # a point is drawn as often as it weighs; the last edge belongs to the last row that weighs anything
-            place = random.uniform(key, (training.batch,)) * edges[-1]
-            index = jnp.minimum(jnp.searchsorted(edges, place, side="right"), data.weight.shape[0] - 1)
-            return jax.tree.map(lambda x: x[index], data.values)
-
-        first = isinstance(params, Truth)
-        run, seen = _train(key, begin(training, params.initial) if first else params, first, minibatch)
-        good = good & finite((run.variables, run.ema))
-        return _or_nan(good, run), _or_nan(good, seen)
-
-    def _train(key, previous: Fitted, first: bool, minibatch):
-        budget, rate = (training.first, training.rate) if first else (training.later, training.later_rate)
-        # a fit that is not warm starts over from an initialisation of its own
-        fresh = None if first or training.warm else learner.init(random.fold_in(key, 1))
-
-        def body(run, at):
-            index, now = at
-            k_batch, k_loss = (random.fold_in(random.fold_in(key, 2 + i), index) for i in range(2))
-            return step(learner, training, k_loss, run, minibatch(k_batch), now)
-
-        index = jnp.arange(budget.steps)
-        rates = jax.vmap(lambda i: jnp.asarray(rate(i / budget.steps), jnp.float32))(index)
-        run, losses = lax.scan(body, start(training, previous, fresh), (index, rates))
-        return finish(training, run), {"loss": losses[-max(1, budget.steps // 10) :].mean()}
-
     def measure(params, truth: Truth) -> dict:
-        if not reference:
-            return {}
-        own, best = averaged(params), truth.reference
-        gap = learner.field(own, probe) - learner.field(best, probe)
-        return {
-            "param_distance": _norm(jax.tree.map(jnp.subtract, own.params, best.params)) / _norm(best.params),
-            "field_distance": jnp.sqrt(jnp.mean(gap**2)),
-        }
+        return _distances(learner, averaged(params), truth.reference, probe) if reference else {}
 
     first, later = training.first.steps, training.later.steps
 
@@ -139,12 +102,64 @@ def compiled_model(
         memory=rows_memory(capacity),
         observe=observe,
         sample=sample,
-        fit=fit,
+        fit=_fitter(training, train),
         measure=measure,
         estimator=f"{learner.name} on {source.name}: {first} steps of {training.batch}, then {later}",
         evaluate=look,
         forms=ClosedForms(objective=_objective(learner)),
     )
+
+
+def _trainer(learner: Learner, training: Training):
+    """(key, previous, whether it is the first fit, key -> minibatch) -> (run, what is seen of it); one scan over its steps."""
+
+    def train(key, previous: Fitted, first: bool, minibatch):
+        budget, rate = (training.first, training.rate) if first else (training.later, training.later_rate)
+        # a fit that is not warm starts over from an initialisation of its own
+        fresh = None if first or training.warm else learner.init(random.fold_in(key, 1))
+
+        def body(run, at):
+            index, now = at
+            k_batch, k_loss = (random.fold_in(random.fold_in(key, 2 + i), index) for i in range(2))
+            return step(learner, training, k_loss, run, minibatch(k_batch), now)
+
+        index = jnp.arange(budget.steps)
+        rates = jax.vmap(lambda i: jnp.asarray(rate(i / budget.steps), jnp.float32))(index)
+        run, losses = lax.scan(body, start(training, previous, fresh), (index, rates))
+        return finish(training, run), {"loss": losses[-max(1, budget.steps // 10) :].mean()}
+
+    return train
+
+
+def _fitter(training: Training, train):
+    """`Model.fit`: minibatches are drawn from weighted rows."""
+
+    def fit(key, params, data: Rows):
+        edges = jnp.cumsum(data.weight)
+        used = jax.tree.map(lambda x: jnp.where(_beside(data.weight > 0, x), x, 0), data.values)
+        good = finite(used)  # a point that is no number spoils a fit, also where no minibatch happens to hold it
+
+        def minibatch(key):
+            # a point is drawn as often as it weighs; the last edge belongs to the last row that weighs anything
+            place = random.uniform(key, (training.batch,)) * edges[-1]
+            index = jnp.minimum(jnp.searchsorted(edges, place, side="right"), data.weight.shape[0] - 1)
+            return jax.tree.map(lambda x: x[index], data.values)
+
+        first = isinstance(params, Truth)
+        run, seen = train(key, begin(training, params.initial) if first else params, first, minibatch)
+        good = good & finite((run.variables, run.ema))
+        return _or_nan(good, run), _or_nan(good, seen)
+
+    return fit
+
+
+def _distances(learner: Learner, own, best, probe) -> dict:
+    """How far a network is from theta*, by its parameters and as a function."""
+    gap = learner.field(own, probe) - learner.field(best, probe)
+    return {
+        "param_distance": _norm(jax.tree.map(jnp.subtract, own.params, best.params)) / _norm(best.params),
+        "field_distance": jnp.sqrt(jnp.mean(gap**2)),
+    }
 
 
 def _objective(learner: Learner) -> Objective:

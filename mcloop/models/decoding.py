@@ -50,16 +50,7 @@ def decoder(
     Raises:
         InputError: a number outside of what is allowed.
     """
-    if not (np.isfinite(temperature) and temperature >= 0):
-        raise InputError(f"temperature must be a finite number >= 0, not {temperature!r}.")
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise InputError(f"top_k must be a whole number >= 1 or None, not {top_k!r}.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"top_p must be a probability in (0, 1] or None, not {top_p!r}.")
-    if not isinstance(length, int) or length < 2:
-        raise InputError(f"length must be a whole number >= 2, not {length!r}.")
-    if not isinstance(blocks, int) or blocks < 1:
-        raise InputError(f"blocks must be a whole number >= 1, not {blocks!r}.")
+    _check_numbers(temperature, top_k, top_p, length, blocks)
     rooms = sorted({-(-length * (i + 1) // blocks) for i in range(blocks)})
     opening = None if first is None else _cumulative(first)
 
@@ -103,6 +94,19 @@ def decoder(
         return carry[3:5] if checked else carry[3]
 
     return draw
+
+
+def _check_numbers(temperature, top_k, top_p, length, blocks) -> None:
+    if not (np.isfinite(temperature) and temperature >= 0):
+        raise InputError(f"temperature must be a finite number >= 0, not {temperature!r}.")
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise InputError(f"top_k must be a whole number >= 1 or None, not {top_k!r}.")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p must be a probability in (0, 1] or None, not {top_p!r}.")
+    if not isinstance(length, int) or length < 2:
+        raise InputError(f"length must be a whole number >= 2, not {length!r}.")
+    if not isinstance(blocks, int) or blocks < 1:
+        raise InputError(f"blocks must be a whole number >= 1, not {blocks!r}.")
 
 
 def _check_room(shape, length: int, end: int, opening) -> None:

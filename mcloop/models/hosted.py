@@ -93,16 +93,9 @@ def hosted_model(
     if n == 0:
         raise InputError("real must hold at least one point, not none.")
     data = shards(real, real=True)
-    memory = partial_draws.PartialDraws()
-
-    @partial(jax.jit, donate_argnums=1)
-    def advance(key, run, stored, index, rate):
-        return step(learner, training, random.fold_in(key, index), run, codec.decode(stored), rate)
 
     spread, cut, drawn = _placed(mesh, chunk)
-    draw_chunk = jax.jit(lambda key, variables: sound(learner.sample(key, variables, chunk)), **drawn)
-    whole = jax.jit(lambda run: finite((run.variables, run.ema)))
-
+    draw = _sampler(learner, codec, chunk, estimator, drawn)
     begin_ = jax.jit(lambda key: begin(training, learner.init(key)))
 
     def sample(key, params, count) -> Shards:
@@ -113,7 +106,43 @@ def hosted_model(
             return shards(data.take(generator(key).integers(0, n, count)))
         if count == 0:
             return Shards()
-        variables = spread(averaged(params))  # another loop's, or a checkpoint's, may lie on one device
+        return draw(key, spread(averaged(params)), count)  # another loop's, or a checkpoint's, may lie on one device
+
+    def observe(key, given):
+        if given is not None:
+            raise InputError("real must be None for a hosted model: its real data was given when it was made.")
+        return data, Origin(begin_(random.fold_in(key, 1)))
+
+    def look(key, params, truth) -> dict:
+        if evaluate is None:
+            return {}
+        with progress.stage("measure", 1):
+            return evaluate(_values(sample(key, params, samples)), spread(averaged(params)))
+
+    def blank():
+        """The parameters' shapes, and where each is to lie when it is read back."""
+        shapes = jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0))
+        return shapes if mesh is None else jax.tree.map(_at, shapes, variables_sharding(shapes, mesh))
+
+    return Model(
+        name=learner.name,
+        n=np.float64(n),
+        memory=shards_memory(),
+        observe=observe,
+        sample=sample,
+        fit=_fitter(learner, training, codec, begin_, spread, cut),
+        evaluate=look,
+        estimator=estimator,
+        hosted=Hosted(blank),
+    )
+
+
+def _sampler(learner: Learner, codec: Codec, chunk: int, estimator: str, drawn):
+    """(key, variables, count) -> Shards, a chunk at a time; `drawn` says where a chunk lies, see `_placed`."""
+    memory = partial_draws.PartialDraws()
+    draw_chunk = jax.jit(lambda key, variables: sound(learner.sample(key, variables, chunk)), **drawn)
+
+    def draw(key, variables, count: int) -> Shards:
         # the same key and parameters draw the same chunks: what was drawn to measure a model is not drawn again to train, and
         # what a process had drawn when it was killed is not drawn again by the next one
         partial = (partial_draws.current() or memory).open(partial_draws.digest(key, variables, f"{chunk} {estimator}"))
@@ -128,10 +157,22 @@ def hosted_model(
                 tell(min(chunk * (i + 1), count))
         return shards(partial.gather(chunks), count)
 
-    def observe(key, given):
-        if given is not None:
-            raise InputError("real must be None for a hosted model: its real data was given when it was made.")
-        return data, Origin(begin_(random.fold_in(key, 1)))
+    return draw
+
+
+def _fitter(learner: Learner, training: Training, codec: Codec, begin_, spread, cut):
+    """`Model.fit`: a Python loop of compiled steps over minibatches of shards.
+
+    Args:
+        begin_: key -> the carry of a network's first step.
+        spread, cut: how that carry and the minibatches are laid out, see `_placed`.
+    """
+
+    @partial(jax.jit, donate_argnums=1)
+    def advance(key, run, stored, index, rate):
+        return step(learner, training, random.fold_in(key, index), run, codec.decode(stored), rate)
+
+    whole = jax.jit(lambda run: finite((run.variables, run.ema)))
 
     def fit(key, params, pool: Shards, later: Budget = training.later):
         first = isinstance(params, Origin)
@@ -157,28 +198,7 @@ def hosted_model(
         # on the host: a stack on the device is another program for every number of steps
         return finish(training, run), {"loss": np.float32(np.stack(jax.device_get(list(seen))).mean())}
 
-    def look(key, params, truth) -> dict:
-        if evaluate is None:
-            return {}
-        with progress.stage("measure", 1):
-            return evaluate(_values(sample(key, params, samples)), spread(averaged(params)))
-
-    def blank():
-        """The parameters' shapes, and where each is to lie when it is read back."""
-        shapes = jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0))
-        return shapes if mesh is None else jax.tree.map(_at, shapes, variables_sharding(shapes, mesh))
-
-    return Model(
-        name=learner.name,
-        n=np.float64(n),
-        memory=shards_memory(),
-        observe=observe,
-        sample=sample,
-        fit=fit,
-        evaluate=look,
-        estimator=estimator,
-        hosted=Hosted(blank),
-    )
+    return fit
 
 
 def with_budget(model: Model, later: Budget) -> Model:
