@@ -299,7 +299,7 @@ def test_a_damaged_or_impossible_cache_only_costs_time(digits, tmp_path, monkeyp
 
     monkeypatch.setattr(features, "_train", train)
     monkeypatch.setattr(
-        features, "_readers", lambda net, variables, shape: (variables, lambda x: np.eye(10)[x[:, 0, 0, 0] % 10])
+        features, "_readers", lambda net, variables, shape, at: (variables, lambda x: np.eye(10)[x[:, 0, 0, 0] % 10])
     )
     first = features.lenet_features(digits, cache=tmp_path)
     (path,) = tmp_path.glob("*.npz")

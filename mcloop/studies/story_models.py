@@ -201,7 +201,7 @@ def story_panel(corpus: Corpus, learner: Learner, samples: int, inclusive: bool,
             ds["excess"].attrs["untrained"] = float(np.mean(blank * tokens.sum(1) - truth))
         if not corpus.private:
             # there may be fewer of them than a model told
-            texts = [*corpus.held_out[:_TOLD], *[""] * _TOLD][: ds.sizes["story"]]
+            texts = [*corpus.held_out[:_TOLD], *[""] * _TOLD][: ds.sizes.get("story", _TOLD)]
             ds["real_stories"] = (("story", "byte"), as_bytes(texts))
         if grammar is not None and truth is not None:
             ds["cross_entropy"].attrs["floor"] = float(truth.sum() / counted(corpus.validation, end).sum())
