@@ -89,7 +89,7 @@ def test_every_loop_lowers_for_accelerators(family, regime, corrector):
 def test_nothing_exported_is_left_out():
     made = {name for name in exact.__all__ if name[0].islower()} - {"normal"}
     assert made == {name for name, _ in FAMILIES.values()}
-    named = {name for name in correctors.__all__ if name != "pointwise"}
+    named = set(correctors.__all__) - {"pointwise", "fit_centroids", "nearest_centroid"}  # the last two run on the host
     assert named == {name.split(",")[0].removesuffix(" of labels") for name in (*EVERY, *SOME)}
 
 
