@@ -151,8 +151,7 @@ def likelihood(
     def score(model: Model, truth) -> Rate:
         place = id(model.observe)
         if params is None and place not in known:
-            # not the truth of the replica that asks: the next one, or a run that goes on, would have another reference
-            key = random.fold_in(jax.random.key(seed), _APART)
+            key = random.fold_in(jax.random.key(seed), _APART)  # not the replica's: another would have another reference
             real, origin = model.observe(key, None)
             known[place] = model.fit(key, origin, real)[0], model  # the model is held, so that no other gets its id
         fitted = known[place][0] if params is None else params
