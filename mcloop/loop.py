@@ -100,8 +100,9 @@ def _kept(key, model: Model, regime: Regime, real, data):
 
 def _fresh(key, model: Model, state: State, count):
     """New real points: of the known truth, or the user's own drawn again with replacement."""
-    if model.fresh is not None:
-        return model.fresh(key, state.kept, state.truth, count)
+    drawn = None if model.fresh is None else model.fresh(key, state.kept, state.truth, count)
+    if drawn is not None:
+        return drawn
     return bootstrap(key, state.kept, count) if isinstance(state.kept, Rows) else model.sample(key, state.truth, count)
 
 

@@ -120,7 +120,8 @@ class Model(NamedTuple):
         evaluate: (key, params, truth) -> dict of what is seen only by drawing samples: scalars, and pictures (arrays).
         keep: (key, real) -> what new real points are drawn from where `real` is the user's data; None keeps the rows of the
             first training set, and refuses a model of statistics; () where the fit says all there is to know.
-        fresh: (key, kept, truth, count) -> new real points in the memory's representation; `kept` is () for a known truth.
+        fresh: (key, kept, truth, count) -> new real points in the memory's representation, or None where `sample` draws them
+            from the truth; `kept` is () for a known truth.
             None draws from the truth by `sample`, and from kept rows by bootstrap.
         unit: points of which every draw must be whole multiples (a design that is re-used), or None.
         loose: the model in its place where draws are not known to be whole; None refuses those that are known not to be.
@@ -139,7 +140,7 @@ class Model(NamedTuple):
     measure: Callable[[Params, Params], dict] = lambda params, truth: {}
     evaluate: Callable[[Key, Params, Params], dict] | None = None
     keep: Callable[[Key, Any], Any] | None = None
-    fresh: Callable[[Key, Any, Params, Any], Batch] | None = None
+    fresh: Callable[[Key, Any, Params, Any], Batch | None] | None = None
     unit: Any = None
     loose: Model | None = None
     estimator: str = ""

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("default::UserWarning")  # what fails is
 ARGUMENTS = ["--size", "tiny", "--seeds", "4", "--generations", "3", "--set", "regime=replace"]
 
 
-def hollow(plans, folder, progress):
+def hollow(plans, folder, progress, settings=None):
     """What `run_plans` would give: numbers that are nobody's, in the shapes of a run."""
     rng = np.random.default_rng(0)
     return [
@@ -167,7 +167,7 @@ def test_untrained_networks_get_no_verdict():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_run_in_one_sentence(number, own, monkeypatch, capsys, tmp_path):
-    def killed(plans, folder, progress):
+    def killed(*_):
         os.kill(os.getpid(), number)
         time.sleep(5)
 

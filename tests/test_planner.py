@@ -227,7 +227,9 @@ def saved(tmp_path):
     def save(values, axes, name="beyond/nothing_like_this", finish=True, **attributes):
         folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         ds = results.assemble(values, axes, {"sample_count": 40, **attributes})
-        with open_run(folder, {"name": name}) as run:
+        grid = {axis: np.asarray(found).tolist() for axis, found in axes.items() if axis not in results.INSIDE}
+        counts = {"seeds": 40, "generations": len(axes["generation"]) if "generation" in axes else 2, "seed": 0}
+        with open_run(folder, {"name": name, "size": "tiny", **counts, "grid": grid, "data": None}) as run:
             run.save_dataset(ds)
             if finish:
                 run.finish()

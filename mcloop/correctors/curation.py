@@ -25,6 +25,7 @@ from mcloop.models.language import Packing, mask
 from mcloop.models.training import Fitted, averaged
 from mcloop.nets.network import Variables
 from mcloop.storage.chunks import one_line
+from mcloop.storage.identity import Memo
 from mcloop.types import Corrector, Learner, Model, Params
 
 Rate = Callable[[np.ndarray], np.ndarray]  # tokens uint16 (b, length) -> (b,) numbers
@@ -140,7 +141,7 @@ def likelihood(
     end, seed = _packed(packing, end), whole("seed", seed, 0, 2**31 - 1)
     if not isinstance(learner, Learner) or learner.log_prob is None:
         raise InputError("learner must be a network with a log_prob, such as a StoryModel's learner.")
-    log_prob, known = learner.log_prob, _References()
+    log_prob, known = learner.log_prob, Memo()
 
     @jax.jit
     def read(variables, tokens):
@@ -166,13 +167,6 @@ def likelihood(
         return rate
 
     return score
-
-
-class _References(dict):
-    """Reference models, fitted once: id of a model's `observe` -> (what was fitted, the model)."""
-
-    def mcloop_identity(self) -> None:
-        """What was fitted so far is no part of what a loop is: it follows from the parts that are."""
 
 
 def diversity(end: int, packing: Packing, n: int = 2) -> Score:

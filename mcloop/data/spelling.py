@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from mcloop.errors import InputError
 from mcloop.storage.chunks import one_line
+from mcloop.storage.identity import Memo
 
 _CLOSING = frozenset(".,;:!?…)]}”’»'")  # a word that begins with one of these stands close to the word before it
 _OPENING = frozenset("([{“‘«")  # a word that ends with one of these stands close to the word after it
@@ -28,7 +29,7 @@ def spelling(words: Sequence[str]) -> tuple[Callable[[str], list[int]], Callable
     longest_first = sorted(words, key=len, reverse=True)
     # a word that ends in a letter or a digit goes no further than the letters and digits do
     anyone = re.compile("|".join(re.escape(word) + (r"(?!\w)" if word[-1].isalnum() else "") for word in longest_first))
-    known: dict[str, list[int]] = {word: [i] for word, i in place.items()}
+    known: dict[str, list[int]] = Memo({word: [i] for word, i in place.items()})
 
     def parts(chunk: str) -> list[int]:
         found, at = [], 0

@@ -112,7 +112,7 @@ def _model(family: _Family, true_mean, n, literal, capacity) -> Model:
 
     def fresh(key, kept, truth, count):
         if not isinstance(kept, Rows):
-            return sample(key, truth, count)
+            return None
         drawn = bootstrap(key, kept, count)
         size = drawn.weight.sum(0)
         mean = (drawn.weight * drawn.values).sum(0) / jnp.maximum(size, 1.0)

@@ -147,7 +147,7 @@ def gaussian(
         return rows(points, real=True, cells=(1,) * key.ndim)
 
     def fresh(key, kept, truth, count):
-        return _drawn_again(kind, key, kept, count, slots) if isinstance(kept, Rows) else sample(key, truth, count)
+        return _drawn_again(kind, key, kept, count, slots) if isinstance(kept, Rows) else None
 
     def observe(key, real):
         if real is None or isinstance(real, Normal):

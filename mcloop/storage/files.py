@@ -33,6 +33,8 @@ def save(path: Path, payload: bytes | Iterable[bytes], what: str = "", kept: str
         write_atomically(path, payload)
     except OSError as error:
         raise unsaved(error, path.parent, what or repr(path.name), kept) from error
+    except ValueError as error:  # a NUL in its name
+        raise InputError(f"{show(path)} is no name for a file ({one_line(error)}).") from error
 
 
 def unsaved(error: OSError, folder: Path, what: str, kept: str) -> InputError:

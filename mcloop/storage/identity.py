@@ -50,6 +50,13 @@ def describe_loop(loop: Any, arrays: dict[int, Any] | None = None) -> Any:
     return describe(_Parts(loop.regime, loop.corrector, loop.model, (loop.init, loop.generation, loop.measure)), arrays)
 
 
+class Memo(dict):
+    """What was computed once and is kept, in a closure: it follows from the rest of it, and is no part of what a loop is."""
+
+    def mcloop_identity(self) -> None:
+        """Nothing: a loop that has computed more is the same loop."""
+
+
 class _Parts(NamedTuple):
     regime: Any
     corrector: Any
