@@ -224,12 +224,12 @@ def test_unbroken_lines_are_learned_in_seconds_and_ctrl_c_is_heard():
     """Pairs of a word that never ends cost its length for every merge: what is longer than any word is cut."""
     code = (
         "import random, string\nfrom mcloop.data.tokens import bpe_tokenizer\nrandom.seed(0)\nprint('ready', flush=True)\n"
-        "bpe_tokenizer([''.join(random.choices(string.ascii_letters, k=500_000)) for _ in range(2)], 8000)"
+        "bpe_tokenizer([''.join(random.choices(string.ascii_letters, k=2_000_000)) for _ in range(2)], 8000)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(1)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode != 0 and "KeyboardInterrupt" in said

@@ -153,8 +153,9 @@ def _named(text: str, first: list[str], columns: list[_Cells], source: str) -> b
     if whole and outside and (len(places) > 1 or words) and (steps > 0).all():
         if ((head >= _YEARS[0]) & (head <= _YEARS[1])).all():
             return True
-    steady = len(steps) > 0 and steps[0] != 0 and np.allclose(steps, steps[0])
-    if not steady or np.allclose(np.diff(below[:, 0]), steps):
+    # relative: numbers near 0 are no steps of nothing
+    steady = len(steps) > 0 and steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-9, atol=0)
+    if not steady or np.allclose(np.diff(below[:, 0]), steps, rtol=1e-9, atol=0):
         return False
     if len(places) > 4:
         return True
