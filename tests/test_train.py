@@ -86,11 +86,11 @@ def test_every_regime_of_part_one_drives_shards(tmp_path):
 
 
 def test_old_generations_are_mapped_from_disk_and_not_held(tmp_path, monkeypatch):
-    import mcloop.drivers.train as neural
+    from mcloop.drivers import plans
 
     pools = []
-    write_shards = neural.write_shards
-    monkeypatch.setattr(neural, "write_shards", lambda state, folder: pools.append(write_shards(state, folder)) or pools[-1])
+    write_shards = plans.write_shards
+    monkeypatch.setattr(plans, "write_shards", lambda state, folder: pools.append(write_shards(state, folder)) or pools[-1])
     run(tmp_path, grid={"arm": ["accumulate"]})
     parts = pools[-1].pool.parts
     assert [len(p) for p in parts] == [40] * GENERATIONS
