@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import settings
+from slow_tests import SLOW
 
 from mcloop.errors import InputError
 from mcloop.random import variates
@@ -28,6 +29,13 @@ from mcloop.types import Model, additive
 jax.config.update("jax_legacy_prng_key", "error")
 settings.register_profile("mcloop", deadline=None, max_examples=10, derandomize=True)
 settings.load_profile("mcloop")
+
+
+def pytest_collection_modifyitems(items):
+    """What is slow stands in one list, by its measured seconds, so that nobody has to guess."""
+    for item in items:
+        if item.function.__name__ in SLOW.get(item.path.name, ()):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_unconfigure(config):
