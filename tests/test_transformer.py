@@ -284,7 +284,8 @@ def test_dropout_drops_in_training_alone(scan):
     later = read.at[:, 8:].set(0)  # still causal
     np.testing.assert_allclose(states(jax.random.key(1), later)[0][:, :8], one[:, :8], rtol=1e-4, atol=1e-5)
     ordinary = transformer(SMALL["gpt2"], scan=scan)
-    np.testing.assert_array_equal(plain, jax.jit(lambda v: ordinary.bind(v).states(read))(variables))
+    # another program, of which the last bit may differ
+    np.testing.assert_allclose(plain, jax.jit(lambda v: ordinary.bind(v).states(read))(variables), rtol=1e-5, atol=1e-6)
 
 
 def test_dropped_attention_is_attention_on_the_mean():
