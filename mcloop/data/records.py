@@ -65,7 +65,7 @@ def read_records(suffix: str, data: bytes, shown: str) -> tuple[list[str], int, 
     except UnicodeDecodeError as error:
         said = f"byte 0x{data[error.start]:02x} at place {error.start}"
         raise InputError(f"The file {shown} is no UTF-8 text ({said}); convert it to UTF-8.") from error
-    records = list(_of_csv(suffix, text, shown) if suffix in _CSV else _of_json(suffix, text, shown))
+    records: list[Any] = list(_of_csv(suffix, text, shown) if suffix in _CSV else _of_json(suffix, text, shown))
     if not records:
         raise InputError(f"The file {shown} is empty: it has no story.")
     plain = [record for record in records if isinstance(record, str)]
