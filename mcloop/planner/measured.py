@@ -152,8 +152,8 @@ def _interval(ratio: _Ratio, miss: float) -> tuple[np.ndarray, np.ndarray]:
 def _cell(where, label: str, ratio: _Ratio, tolerance: float, g, theory: float, cells: int) -> Cell:
     """A cell's verdict, by an interval that pays for all cells, and where it first exceeded, by one that pays for all looks.
 
-    Of runs that never exceed, simulated with 5 to 400 seeds at the tolerance itself (tests/test_false_alarms.py), at most 2 %
-    are given a "first exceeded", and as many an "exceeded".
+    Of runs that never exceed, at most 2 % are meant to be given a "first exceeded", and as many an "exceeded"; tests of some
+    dozens of runs exclude several per cent.
     """
     r, sem = ratio.value, ratio.sem
     low, high = _interval(ratio, looked(MISS, cells))

@@ -19,8 +19,8 @@ def compare_paired(ds, name: str, axis: str = "arm", brief: bool = False, rate: 
     a matter of chance, so the intervals pay for every pair of arms: all of them hold together in 98 of 100 reports. An arm
     that is not finite in some seed is named and left out of the order: the seeds that survived are no fair sample of it.
 
-    A "<" between arms that are equal was measured by simulation (tests/test_false_alarms.py), with two to six arms of normal,
-    exponential and log-normal seeds, 3 to 400 of them, in at most 2 % of reports.
+    A "<" between arms that are equal is meant for at most 2 % of reports. Tests simulate two to six arms of normal, exponential
+    and log-normal seeds, 3 to 400 of them: some dozens of reports a case, which exclude several per cent and do not show 2 %.
 
     Args:
         ds: results with a `seed` dimension; without one there is nothing to pair, and nothing is said.

@@ -58,9 +58,8 @@ def profile(ds, experiment) -> list[Score]:
     seeds' ratios, since the mean of an unbiased one stays where it is while every seed's goes to 0. A distance is squared where
     it stands for a risk. Of more than eight cells, those are shown in which the risk (or the headline) is lowest and highest.
 
-    All intervals of a profile hold together: each misses at the rate `MISS` over their number. A wrong "yes" or "no" was
-    measured by simulation (tests/test_false_alarms.py) in at most 2 % of reports at 5, 50 and 400 seeds, for loops whose true
-    value lies on the threshold.
+    All intervals of a profile hold together: each misses at the rate `MISS` over their number. A wrong "yes" or "no" is
+    meant for at most 2 % of reports; tests of some dozens of reports exclude several per cent.
     """
     names = list(dict.fromkeys([*(n for n in RISKS if n in experiment.measure), *RISKS]))
     if not _SPEAKING.intersection(measures(ds)):  # a run of something else altogether, such as the gap of two loops

@@ -64,8 +64,7 @@ def verdict(cell: Cell, name: str, worse: str, miss: float = MISS) -> str:
     """A sentence on where a curve went.
 
     "Collapsed", "is falling", "is getting worse" and the like are said where the seeds tell them from what is less: a report
-    says one that is not so in at most 2 % of cases, measured by simulation (tests/test_false_alarms.py) at 5, 50 and 400
-    seeds for curves that lie on the edge of a word. What grows is judged by means over seeds; a variance by a typical seed, the
+    is meant to say one that is not so in at most 2 % of cases; tests of some dozens of reports exclude several per cent, for curves that lie on the edge of a word. What grows is judged by means over seeds; a variance by a typical seed, the
     geometric mean of the seeds' ratios, as the collapse profile does.
 
     Args:
@@ -168,17 +167,3 @@ _AT_REST = ("held", "settled, worse", "improved")
 def _settled(factor: float) -> str:
     """What to call a curve that no longer moves, by the factor by which it got worse."""
     return "held" if 0.75 < factor < 1.33 else "settled, worse" if factor > 1 else "improved"
-
-
-def rows_lost(error, unit: float, looks: int = 1) -> str:
-    """What an error means in rows: "75 % (61 to 84 %)" of them lost, by 1 - 1/r with r = 1 + error/unit, a mean over seeds.
-
-    Args:
-        error: (seeds,), counted from the fit on the real rows.
-        unit: the error that the real rows leave themselves.
-        looks: how many such sentences share the report's rate of intervals that miss.
-    """
-    one = of_seeds(np.ones(1), 1 + np.asarray(error, np.float64)[:, None] / unit)
-    found = contrast(sample([(one, 0)]), (1,), MISS / looks)
-    value, low, high = (100 * (1 - 1 / max(r, 1.0)) if np.isfinite(r) else r for r in found)
-    return f"{value:.0f} % ({low:.0f} to {high:.0f} %)" if np.isfinite(low) else f"{value:.0f} %"
