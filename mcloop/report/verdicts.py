@@ -64,7 +64,8 @@ def verdict(cell: Cell, name: str, worse: str, miss: float = MISS) -> str:
     """A sentence on where a curve went.
 
     "Collapsed", "is falling", "is getting worse" and the like are said where the seeds tell them from what is less: a report
-    is meant to say one that is not so in at most 2 % of cases; tests of some dozens of reports exclude several per cent, for curves that lie on the edge of a word. What grows is judged by means over seeds; a variance by a typical seed, the
+    is meant to say one that is not so in at most 2 % of cases; tests of some dozens of reports exclude several per cent,
+    for curves that lie on the edge of a word. What grows is judged by means over seeds; a variance by a typical seed, the
     geometric mean of the seeds' ratios, as the collapse profile does.
 
     Args:
