@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import crashing
@@ -30,7 +31,7 @@ def test_killed_at_random_moments_and_resumed_to_the_bit(tmp_path):
         nursery.stdin.write(f"{folder}\t{operations}\n")
         nursery.stdin.flush()
         pid, began = int(nursery.stdout.readline()), time.monotonic()
-        timer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL)) if seconds else None
+        timer = threading.Timer(seconds, kill, (pid,)) if seconds else None
         if timer:
             timer.start()
         code = int(nursery.stdout.readline())
@@ -64,6 +65,12 @@ def test_killed_at_random_moments_and_resumed_to_the_bit(tmp_path):
     same_files(tmp_path / "whole", tmp_path / "killed")
     assert not list((tmp_path / "whole").glob("*/partial_draws"))
     assert crashing.work(tmp_path / "killed").identical(crashing.work(tmp_path / "whole"))
+
+
+def kill(pid):
+    """Kill a process, if it has not ended by itself in the meantime."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def unfinished_draws(folder):
