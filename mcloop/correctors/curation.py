@@ -24,7 +24,7 @@ from mcloop.metrics.ngrams import distinct, flat, grams, pieces
 from mcloop.models.language import Packing, mask
 from mcloop.models.training import Fitted, averaged
 from mcloop.nets.network import Variables
-from mcloop.storage.chunks import one_line
+from mcloop.storage.files import one_line
 from mcloop.storage.identity import Memo
 from mcloop.types import Corrector, Learner, Model, Params
 

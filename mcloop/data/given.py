@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mcloop.data.story_files import published
 from mcloop.errors import InputError
-from mcloop.storage.chunks import one_line, write_atomically
+from mcloop.storage.files import one_line, write_atomically
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a path has only one slash left of two
 _AT_ONCE = 2**20  # bytes

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mcloop.errors import InputError
-from mcloop.storage.chunks import one_line
+from mcloop.storage.files import one_line
 
 FIELDS = ("text", "story", "content")
 _LOOKED = 100  # records that are looked at to find the field: the first may be empty

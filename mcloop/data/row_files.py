@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mcloop.data.packing import KIND
-from mcloop.storage.chunks import one_line, show
+from mcloop.storage.files import atomically, one_line, sha256, show
 from mcloop.storage.sealed import unseal
 
 
@@ -38,12 +34,6 @@ def recorded(path: Path, files: Callable[[str], Path]) -> dict[str, Any] | None:
         return None
 
 
-def sha256(path: Path) -> str:
-    """The checksum of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_rows(path: Path, blocks: Iterable[np.ndarray], length: int, check: Callable[[], None]) -> None:
     """Writes blocks of rows to a `.npy`, whole or not at all, with one block in memory at a time.
 
@@ -53,24 +43,15 @@ def write_rows(path: Path, blocks: Iterable[np.ndarray], length: int, check: Cal
     Raises:
         OSError: the disk is full, the folder cannot be written, ...
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     rows = 0
-    try:
-        with open(partial, "xb") as file:
-            _header(file, 0, length)
-            for block in blocks:
-                file.write(np.ascontiguousarray(block, KIND))
-                rows += len(block)
-            check()
-            file.seek(0)
-            _header(file, rows, length)  # as long as the first: a header has room for any number of rows
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
+    with atomically(path) as file:
+        _header(file, 0, length)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, KIND))
+            rows += len(block)
+        check()
+        file.seek(0)
+        _header(file, rows, length)  # as long as the first: a header has room for any number of rows
 
 
 def _header(file, rows: int, length: int) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from mcloop.errors import InputError
-from mcloop.storage.chunks import one_line
+from mcloop.storage.files import one_line
 from mcloop.storage.identity import Memo
 
 _CLOSING = frozenset(".,;:!?…)]}”’»'")  # a word that begins with one of these stands close to the word before it

@@ -14,7 +14,7 @@ from mcloop.data.foreign import refuse, wide
 from mcloop.data.records import field, holds_records, left_out, read_records
 from mcloop.data.tokens import END
 from mcloop.errors import InputError
-from mcloop.storage.chunks import one_line, show
+from mcloop.storage.files import one_line, show
 from mcloop.storage.places import user_home
 
 _END = re.compile(re.escape(END.encode()))

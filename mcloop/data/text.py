@@ -15,11 +15,11 @@ from mcloop.data.packing import PACKINGS, Tally, packed
 from mcloop.data.packing import counted as counted
 from mcloop.data.packing import story_lengths as story_lengths
 from mcloop.data.packing import unpack as unpack
-from mcloop.data.row_files import recorded, sha256, write_rows
+from mcloop.data.row_files import recorded, write_rows
 from mcloop.data.story_files import find, published
 from mcloop.data.tokens import Tokenizer
 from mcloop.errors import InputError
-from mcloop.storage.chunks import FULL, one_line, show, write_atomically
+from mcloop.storage.files import FULL, one_line, sha256, show, write_atomically
 from mcloop.storage.places import cache_folder
 from mcloop.storage.sealed import seal
 

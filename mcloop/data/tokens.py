@@ -13,7 +13,7 @@ import numpy as np
 from mcloop.data.bpe import encoder, learn, utf8
 from mcloop.data.spelling import spelling
 from mcloop.errors import InputError
-from mcloop.storage.chunks import one_line, refusal, show, write_atomically
+from mcloop.storage.files import one_line, refusal, show, write_atomically
 from mcloop.storage.sealed import compact, digest, seal, unseal
 
 MOST = 2**16  # ids are kept as uint16

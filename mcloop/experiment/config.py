@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mcloop.checks import check_seed, whole
 from mcloop.errors import InputError
 from mcloop.experiment.arguments import arguments, read_values
-from mcloop.storage.chunks import one_line
+from mcloop.storage.files import one_line
 from mcloop.storage.manifest import read_settings
 
 if TYPE_CHECKING:

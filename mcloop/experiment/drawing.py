@@ -12,7 +12,7 @@ from mcloop.errors import InputError
 from mcloop.experiment.arguments import bind
 from mcloop.experiment.config import Caption, Experiment, Settings
 from mcloop.experiment.simulate import UNFINISHED, annotated, read_data, remark
-from mcloop.storage.chunks import one_line
+from mcloop.storage.files import one_line
 
 
 def announcement(known: Caption, experiment: Experiment, settings: Settings, table: Any, folder: Path) -> str:

@@ -16,7 +16,7 @@ from mcloop.experiment.config import Caption, Experiment, Settings, folders
 from mcloop.experiment.simulate import read_data, simulate
 from mcloop.progress import listening
 from mcloop.storage.checkpoints import Keep
-from mcloop.storage.files import one_line, save, show
+from mcloop.storage.files import one_line, save, sha256, show
 from mcloop.storage.lock import locked
 from mcloop.storage.manifest import read_manifest
 from mcloop.storage.run_folder import Run, open_run
@@ -137,13 +137,11 @@ def _digest(data: Path) -> str:
     """The SHA-256 of a file, or of all the files of a folder; never more than a part of a file is in memory."""
     try:
         if not data.is_dir():
-            with open(data, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return sha256(data)
         found = hashlib.sha256()
         for path in sorted(p for p in data.rglob("*") if p.is_file()):
             found.update(os.fsencode(path.relative_to(data).as_posix()))
-            with open(path, "rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
+            found.update(bytes.fromhex(sha256(path)))
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"data must be a file that can be read, not {str(data)!r} ({why}).") from error

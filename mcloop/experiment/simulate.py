@@ -15,7 +15,7 @@ from mcloop.errors import InputError
 from mcloop.experiment.arguments import complete
 from mcloop.experiment.config import Experiment, Settings
 from mcloop.storage.checkpoints import Keep
-from mcloop.storage.chunks import one_line
+from mcloop.storage.files import one_line
 
 UNFINISHED = "unannotated"  # attribute of a Dataset that `annotate` has not completed
 

@@ -14,7 +14,7 @@ import numpy as np
 from mcloop.memory.shards import Shard, Shards
 from mcloop.storage.checkpoints import Damaged
 from mcloop.storage.chunks import npy_header
-from mcloop.storage.files import one_line, save, size
+from mcloop.storage.files import one_line, save, sha256, size
 from mcloop.types import State
 
 _PIECE = 2**24  # bytes that are copied at once
@@ -96,13 +96,12 @@ def _pieces(part: Shard, key: str, digest) -> Iterator[bytes]:
         yield piece
 
 
-def _read(path: Path, sha256: str) -> np.ndarray:
+def _read(path: Path, expected: str) -> np.ndarray:
     try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256(path)
     except OSError as error:
         raise Damaged(f"its shard {path.name!r} cannot be read ({error.strerror})") from error
-    if found != sha256:
+    if found != expected:
         raise Damaged(f"its shard {path.name!r} was changed or cut short")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)

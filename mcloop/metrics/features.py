@@ -19,7 +19,8 @@ from mcloop.data.images import Images
 from mcloop.errors import InputError
 from mcloop.nets.lenet import lenet
 from mcloop.nets.network import Variables
-from mcloop.storage.chunks import ChunkStore, one_line
+from mcloop.storage.chunks import ChunkStore
+from mcloop.storage.files import one_line
 from mcloop.storage.places import cache_folder
 
 _VERSION = 1  # of the training below: another one makes kept networks strangers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import re
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mcloop.storage.files import one_line, size, system_error, unsaved
+from mcloop.storage.files import one_line, sha256, size, system_error, unsaved
 from mcloop.storage.sealed import seal, unseal
 
 _NAME = re.compile(r"generation-(\d{4,})")
@@ -186,8 +185,7 @@ def _records(folder: Path) -> dict[str, Any]:
         for name in names:
             path = Path(place) / name
             if path != folder / _SEAL:
-                with open(path, "rb") as file:
-                    found[path.relative_to(folder).as_posix()] = [hashlib.file_digest(file, "sha256").hexdigest(), file.tell()]
+                found[path.relative_to(folder).as_posix()] = [sha256(path), path.stat().st_size]
     return dict(sorted(found.items()))
 
 

@@ -16,12 +16,7 @@ from typing import Any
 import numpy as np
 
 from mcloop.errors import InputError
-from mcloop.storage.files import FULL as FULL
-from mcloop.storage.files import one_line as one_line
-from mcloop.storage.files import refusal as refusal
-from mcloop.storage.files import save, size, sweep_partial
-from mcloop.storage.files import show as show
-from mcloop.storage.files import write_atomically as write_atomically
+from mcloop.storage.files import one_line, save, show, size, sweep_partial
 from mcloop.storage.manifest import belongs, normalise
 from mcloop.storage.sealed import seal, unseal
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from mcloop.errors import InputError
 
@@ -64,18 +66,27 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def write_atomically(path: Path, payload: bytes | Iterable[bytes]) -> None:
-    """Makes `path` hold `payload`, or leaves it as it was: nobody ever sees a part, whenever the process dies.
-
-    A payload larger than memory is given piece by piece.
+    """Makes `path` hold `payload`, whole or not at all; a payload larger than memory is given piece by piece.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, ...; no partial file is left.
     """
+    with atomically(path) as file:
+        for piece in (payload,) if isinstance(payload, bytes) else payload:
+            file.write(piece)
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[BinaryIO]:
+    """Gives a file to write to that becomes `path` at the end: nobody ever sees a part, whenever the process dies.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, ...; `path` is as it was, whatever else is raised inside.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(partial, "xb") as file:
-            for piece in (payload,) if isinstance(payload, bytes) else payload:
-                file.write(piece)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -93,6 +104,12 @@ def write_atomically(path: Path, payload: bytes | Iterable[bytes]) -> None:
             raise
     finally:
         os.close(folder)
+
+
+def sha256(path: Path) -> str:
+    """Returns the checksum of a file, in hex; never more than a part of it is in memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sweep_partial(folder: Path) -> None:

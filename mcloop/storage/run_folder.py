@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcloop.errors import InputError
 from mcloop.storage.chunks import ChunkStore
-from mcloop.storage.files import PARTIAL, one_line, refusal, show, size, sweep_partial, unsaved, write_atomically
+from mcloop.storage.files import PARTIAL, one_line, refusal, sha256, show, size, sweep_partial, unsaved, write_atomically
 from mcloop.storage.lock import LOCK, hold, release
 from mcloop.storage.lock import locked as locked
 from mcloop.storage.manifest import FORMAT, MANIFEST, belongs, difference, normalise, read_manifest, versions
@@ -276,8 +276,7 @@ def _record(payload: bytes) -> dict[str, Any]:
 
 
 def _record_of_file(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": file.tell()}
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 def _now() -> str:
