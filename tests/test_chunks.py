@@ -7,27 +7,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from helpers import dataset, refused
 
 from mcloop.storage.chunks import ChunkStore
 from mcloop.storage.run_folder import open_run
-from mcloop.types import InputError
 
 xr = pytest.importorskip("xarray")
 SETTINGS = {"lam": 0.5, "seed": 0}
-
-
-@contextmanager
-def refused(*said):
-    with pytest.raises(InputError) as caught:
-        yield
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1 and message.endswith(".")
-    for part in said:
-        assert part in message
-
-
-def dataset(k):
-    return xr.Dataset({"x": (("n", "seed"), np.full((4, 3), float(k)))}, {"n": [1, 2, 3, 4]}, {"unit": "points"})
 
 
 ARRAYS = {

@@ -4,11 +4,11 @@ import json
 import math
 import os
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import flip, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,22 +17,6 @@ from mcloop.storage.run_folder import open_run
 from mcloop.types import InputError
 
 SETTINGS = {"lam": 0.5, "grid": {"n": [10, 100]}, "seed": 0}
-
-
-@contextmanager
-def refused(*said):
-    with pytest.raises(InputError) as caught:
-        yield
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1 and message.endswith(".")
-    for part in said:
-        assert part in message
-
-
-def flip(path, bit):
-    data = bytearray(path.read_bytes())
-    data[bit // 8 % len(data)] ^= 1 << bit % 8
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(

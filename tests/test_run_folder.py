@@ -5,32 +5,18 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import dataset, flip, refused
 
 from mcloop.storage import lock, run_folder
 from mcloop.storage.run_folder import open_run, read_manifest
-from mcloop.types import InputError
 
 xr = pytest.importorskip("xarray")
 SETTINGS = {"lam": 0.5, "grid": {"n": [10, 100]}, "seed": 0}
-
-
-@contextmanager
-def refused(*said):
-    with pytest.raises(InputError) as caught:
-        yield
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1 and message.endswith(".")
-    for part in said:
-        assert part in message
-
-
-def dataset(k):
-    return xr.Dataset({"x": (("n", "seed"), np.full((4, 3), float(k)))}, {"n": [1, 2, 3, 4]}, {"unit": "points"})
 
 
 def python(script, *args):
@@ -39,12 +25,6 @@ def python(script, *args):
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, args)]
     env = {**os.environ, "PYTHONPATH": path}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-
-
-def flip(path, bit):
-    data = bytearray(path.read_bytes())
-    data[bit // 8 % len(data)] ^= 1 << bit % 8
-    path.write_bytes(data)
 
 
 # A run from its first day to its last

@@ -9,22 +9,14 @@ Expected: relative error 1.33 at lam 1, gamma 0; the dashed line, where syntheti
 
 import numpy as np
 
-from mcloop import correctors, exact, laws, make_loop, regimes
+from mcloop import correctors, exact, make_loop, regimes
 from mcloop.experiment import Experiment, Size
 from mcloop.report import plots
+from mcloop.studies.corrected_gaussian import mean_sq_error
 
 
 def make(lam, gamma, n=100, d=1):
     return make_loop(exact.gaussian(d=d, n=n), regimes.augment(lam), correctors.mixture(gamma))
-
-
-def law(g, lam, gamma, n, d):
-    if np.isinf(lam):
-        return {}
-    m = np.floor(lam * n * (1 + 2e-7) + 1e-6)  # as the loop counts them
-    if m == 0:
-        return {"mean_sq_error": np.full(np.shape(g), d / n)}
-    return {"mean_sq_error": d * np.asarray(laws.LAWS["B5"].value(g, n=n, m=m, gamma=gamma))}
 
 
 def figure(ds, experiment, n, d):
@@ -36,7 +28,7 @@ def figure(ds, experiment, n, d):
     def excess(lam, gamma):
         last = np.array([100])
         values = [
-            float(np.ravel(law(last, x, y, n, d)["mean_sq_error"])[0]) / alone - 1
+            float(np.ravel(mean_sq_error(last, x, y, n, d)["mean_sq_error"])[0]) / alone - 1
             for x, y in zip(lam.flat, gamma.flat, strict=True)
         ]
         return np.reshape(values, lam.shape)
@@ -55,7 +47,7 @@ experiment = Experiment(
         "paper": Size(20000, 100, {"lam": list(np.geomspace(0.05, 50, 25)), "gamma": [0, *np.geomspace(0.03, 10, 24)]}),
     },
     measure=("mean_sq_error", "trace_ratio"),
-    law=law,
+    law=mean_sq_error,
     reduce=("mean", "sem", "q05", "q95"),
     figure=figure,
     worse="up",

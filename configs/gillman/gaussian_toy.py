@@ -7,10 +7,9 @@ Minutes: tiny 0.3, small 0.5, paper 3
 Expected: stationary RMS W2, lam .5, n 50: gamma 0 .2965, .1 .2843, .3 .2714, 1 .2467, 2 .2349, 5 .2252 (+-.0007)
 """
 
-import numpy as np
-
-from mcloop import correctors, exact, laws, make_loop, regimes
+from mcloop import correctors, exact, make_loop, regimes
 from mcloop.experiment import Experiment, Size
+from mcloop.studies.corrected_gaussian import mean_sq_error
 
 # at lam = .5, 50 points in the plane
 STATIONARY = {0.0: 0.2965, 0.1: 0.2843, 0.3: 0.2714, 1.0: 0.2467, 2.0: 0.2349, 5.0: 0.2252}
@@ -18,15 +17,6 @@ STATIONARY = {0.0: 0.2965, 0.1: 0.2843, 0.3: 0.2714, 1.0: 0.2467, 2.0: 0.2349, 5
 
 def make(gamma, lam=0.5, n=50, d=2):
     return make_loop(exact.gaussian(d=d, n=n), regimes.augment(lam), correctors.mixture(gamma))
-
-
-def law(g, gamma, lam, n, d):
-    if np.isinf(lam):
-        return {}
-    m = np.floor(lam * n * (1 + 2e-7) + 1e-6)  # as the loop counts them
-    if m == 0:
-        return {"mean_sq_error": np.full(np.shape(g), d / n)}
-    return {"mean_sq_error": d * np.asarray(laws.LAWS["B5"].value(g, n=n, m=m, gamma=gamma))}
 
 
 def notes(ds, lam, n, d):
@@ -48,7 +38,7 @@ experiment = Experiment(
     grid={"gamma": [0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 5.0]},
     sizes={"tiny": Size(50, 10), "small": Size(4000, 60), "paper": Size(20000, 500)},
     measure=("w2", "mean_sq_error"),
-    law=law,
+    law=mean_sq_error,
     notes=notes,
     worse="up",
 )
