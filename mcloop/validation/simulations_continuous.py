@@ -23,10 +23,12 @@ def replace(key, n, ddof, grow):
 
 
 def accumulate(key, n):
+    """Every draw of every model is kept beside n real points in the plane."""
     return infos(make_loop(gaussian(d=2, n=n), regimes.accumulate()), key, 3)
 
 
 def subsample(key):
+    """Three points drawn anew, at every fit, from all that was ever made."""
     return infos(make_loop(gaussian(d=1, n=3, literal=True), regimes.accumulate_subsample()), key, 5)
 
 
@@ -39,6 +41,7 @@ def augment(key, n, lam, gamma, shift):
 
 
 def fresh(key, n, m, w):
+    """n new real points and m synthetic ones of weight w at every fit."""
     return infos(make_loop(gaussian(d=1, n=n, ddof=1), regimes.fresh(1.0, m / n, w)), key, 3)
 
 
@@ -65,6 +68,7 @@ def curved(key, n, lam, gamma, shift):
 
 
 def verified(key, n, c, tau2):
+    """Synthetic points near c are kept; c and tau2 are the verifier's centre and squared width."""
     model = seeing(gaussian(d=1, n=n), fitted_mean=lambda p: p.mean[0])
     loop = make_loop(model, regimes.replace(), correctors.verifier(jnp.reshape(c, (1,)), jnp.sqrt(tau2)))
     return infos(loop, key, 3)
@@ -90,6 +94,7 @@ def spread(key, n, lam, s):
 
 
 def plane(key, n, lam, gamma):
+    """Two dimensions, where a mean's error and a variance's are told apart."""
     return infos(make_loop(gaussian(d=2, n=n), regimes.augment(lam), correctors.mixture(gamma)), key, 2)
 
 
@@ -108,10 +113,12 @@ def narrow_data(key):
 
 
 def volume(key):
+    """Three dimensions, for the determinant of the covariance."""
     return infos(make_loop(gaussian(d=3, n=9, ddof=1), regimes.replace()), key, 3)
 
 
 def kernels(regime: Callable):
+    """Four points under a kernel of bandwidth h."""
     return lambda key, h: infos(make_loop(kde(d=1, n=4, bandwidth=h), regime()), key, 3)
 
 

@@ -26,6 +26,7 @@ def drift(key, n, p, T, known):
 
 
 def drift_accumulate(key):
+    """Three tokens, draw by draw, none ever thrown away."""
     return infos(make_loop(categorical(k=3, n=3, p=P, literal=True), regimes.accumulate()), key, 3)
 
 
@@ -68,10 +69,12 @@ def weights(key):
 
 
 def waiting(key, n):
+    """A gamma law, whose variance grows with its mean squared."""
     return infos(make_loop(gamma_family(shape=2.0, n=n), regimes.replace()), key, 3)
 
 
 def coins(key, n):
+    """A coin, whose variance is cut as its chance moves away from a half; all draws are kept."""
     return infos(make_loop(bernoulli(0.3, n), regimes.accumulate()), key, 3)
 
 

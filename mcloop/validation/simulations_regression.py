@@ -19,6 +19,7 @@ def regression(regime: Callable, design: str):
 
 
 def ridged(key, ridge):
+    """Plain least squares but for the last fit, which has a ridge."""
     model = linear_regression(d=2, n=9, design="fresh", last_ridge=ridge)
     return infos(make_loop(model, regimes.replace()), key, 3)
 
