@@ -33,7 +33,7 @@ settings.load_profile("mcloop")
 def pytest_collection_modifyitems(items):
     """What is slow stands in one list, by its measured seconds, so that nobody has to guess."""
     for item in items:
-        if item.function.__name__ in SLOW.get(item.path.name, ()):
+        if not {item.function.__name__, *item.fixturenames}.isdisjoint(SLOW.get(item.path.name, ())):
             item.add_marker(pytest.mark.slow)
 
 

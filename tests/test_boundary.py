@@ -16,7 +16,7 @@ from mcloop.certificates.boundary import boundary, draw_map, growth_map
 from mcloop.certificates.search import _GRAIN, STATISTICS, _moment, _place, _told, relaxation, search
 from mcloop.certificates.twins import growth_twins
 from mcloop.drivers.scan import scan
-from mcloop.exact.gaussian import normal
+from mcloop.exact.normal import normal
 from mcloop.laws import LAWS, spread_safe_lam
 
 

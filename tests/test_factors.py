@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcloop import exact, regimes
+from mcloop import correctors, exact, regimes
 from mcloop.drivers.scan import scan
 from mcloop.exact import factors
-from mcloop.exact.gaussian import Statistics
+from mcloop.exact.normal import Statistics
 from mcloop.laws import LAWS
 from mcloop.loop import make_loop
 
@@ -159,20 +159,28 @@ def _summary(points, covariance):
     return Statistics(*(np.float32(x) for x in (len(points), 0, points.mean(0), root)))
 
 
-def test_a_long_replace_run_keeps_its_digits_until_float32_ends():
-    n, replicas = 5, 300
-    loop = make_loop(exact.gaussian(d=1, n=n, ddof=1), regimes.replace())
+@pytest.mark.parametrize(("d", "n", "covariance"), [(1, 5, "full"), (3, 8, "full"), (2, 5, "diagonal")])
+def test_the_determinant_goes_on_where_float32_ends(d, n, covariance):
+    replicas = 300
+    loop = make_loop(exact.gaussian(d=d, n=n, ddof=1, covariance=covariance), regimes.replace())
     infos = scan(loop, jax.random.split(jax.random.key(12), replicas), generations=2000)[1]
     log_det, trace = (np.asarray(infos[name], np.float64) for name in ("log_det", "trace_ratio"))
-    assert not np.isnan(log_det).any()
-    alive = log_det > np.log(1e-30)
-    np.testing.assert_allclose(np.log(trace[alive]), log_det[alive], atol=1e-3)
-    # the factor holds on where the covariance itself is long gone from float32
-    last = np.where(np.isfinite(log_det), log_det, 0).min(0)
-    assert (last < np.log(1e-70)).all()
-    for g in (100, 300):
+    assert np.isfinite(log_det).all()
+    assert (log_det[-1] < d * np.log(1e-70)).all() and (trace[-1] == 0).all()
+    if d == 1:
+        alive = log_det > np.log(1e-30)
+        np.testing.assert_allclose(np.log(trace[alive]), log_det[alive], atol=1e-3)
+    volume = LAWS["G8"] if covariance == "full" and d > 1 else None  # independent axes: each has the law of one dimension
+
+    def law(form, g):
+        return getattr(volume, form)([g], n=n, d=d)[0] if volume else d * getattr(LAWS["G6"], form)([g], n=n)[0]
+
+    for g in (100, 300, 2000):
         sample = log_det[g - 1]
         error = sample.std() / np.sqrt(replicas)
-        assert np.isfinite(sample).all()
-        assert abs(sample.mean() - LAWS["G6"].value([g], n=n)[0]) < 4 * error
-        assert abs(sample.mean() - LAWS["G6"].wrong([g], n=n)[0]) > 6 * error
+        assert abs(sample.mean() - law("value", g)) < 4 * error
+        assert g < 2000 or abs(sample.mean() - law("wrong", g)) > 4 * error
+    # and with a scale that falls by itself
+    cold = make_loop(exact.gaussian(d=d, n=n, ddof=1, covariance=covariance), regimes.replace(), correctors.temperature(0.25))
+    shrunk = np.asarray(scan(cold, jax.random.split(jax.random.key(12), replicas), generations=200)[1]["log_det"], np.float64)
+    np.testing.assert_allclose(shrunk, log_det[:200] + d * np.log(0.25) * np.arange(200)[:, None], atol=0.05)

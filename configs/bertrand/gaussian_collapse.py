@@ -18,9 +18,9 @@ def make(n, d=1):
 
 
 def law(g, n, d):
-    if d != 1:
-        return {}
-    return {"log_det": laws.LAWS["G6"].value(g, n=n), "mean_sq_error": laws.LAWS["G7"].value(g, n=n)}
+    mean = {"mean_sq_error": d * laws.LAWS["G7"].value(g, n=n)}
+    # n points or fewer in d dimensions enclose no volume
+    return mean | {"log_det": laws.LAWS["G8"].value(g, n=n, d=d)} if n > d else mean
 
 
 def notes(ds, d):

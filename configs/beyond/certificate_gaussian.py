@@ -19,7 +19,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from mcloop import exact
 from mcloop.certificates.certificate import certificate
 from mcloop.certificates.stability import Weighted, likelihood
-from mcloop.exact.gaussian import Statistics
+from mcloop.exact.normal import Statistics
 from mcloop.experiment import Experiment, Size
 from mcloop.studies import certificates
 

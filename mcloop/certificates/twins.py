@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from mcloop import random
-from mcloop.exact.gaussian import Normal
+from mcloop.exact.normal import Normal
 from mcloop.types import InputError, Loop, Params, State
 
 _REFIT, _DRAW = 2**20, 2**20 + 1  # streams that no generation uses

@@ -16,6 +16,8 @@ from jax import lax
 from mcloop import random
 
 _BELOW = 2**16 + 1  # stream of a Bartlett factor's normals, beside its chi-squares
+_OCTAVE, _NOTHING = 2**14, -(2**29)  # octaves: steps in one, and the count of nothing
+_SMALL = 2.0**-100  # below, a product may underflow before it is counted
 _UNROLL = 16  # dimensions up to which code is written out entry by entry: elementwise over cells, so it fuses
 
 
@@ -29,6 +31,39 @@ def total(x: jax.Array, axes: int = 1) -> jax.Array:
     flat = x.reshape((-1,) + x.shape[axes:])
     few = flat.shape[0] <= _UNROLL**2
     return sum((flat[i] for i in range(1, flat.shape[0])), flat[0]) if few else flat.sum(0)
+
+
+def diagonal(a: jax.Array) -> jax.Array:
+    """The diagonal (d, *cells) of (d, d, *cells)."""
+    d = a.shape[0]
+    return jnp.moveaxis(jnp.diagonal(a), -1, 0) if d > _UNROLL else jnp.stack([a[i, i] for i in range(d)])
+
+
+def octaves(x) -> jax.Array:
+    """log2 of x >= 0 in units of 2^-14, as whole numbers (int32); of 0, a number below all others.
+
+    A float32 ends at 2^-149; a count of octaves goes on. It is whole so that no derivative and no distance sees it.
+    """
+    x = lax.stop_gradient(jnp.asarray(x, jnp.float32))
+    known = jnp.round(jnp.log2(jnp.where(x > 0, x, 1.0)) * _OCTAVE).astype(jnp.int32)
+    return jnp.where(x > 0, known, _NOTHING)
+
+
+def follow(diagonal, counted) -> jax.Array:
+    """The octaves of a root's diagonal: read off it while it is well inside of float32, else as they were `counted`."""
+    return jnp.where(jnp.abs(diagonal) > _SMALL, octaves(jnp.abs(diagonal)), jnp.maximum(counted, _NOTHING))
+
+
+def octaves_of_union(a, b) -> jax.Array:
+    """The octaves of sqrt(x^2 + y^2) from those of x and y."""
+    wide = jnp.logaddexp2(2 * a.astype(jnp.float32) / _OCTAVE, 2 * b.astype(jnp.float32) / _OCTAVE) / 2
+    return jnp.round(wide * _OCTAVE).astype(jnp.int32)
+
+
+def log_diagonal(diagonal, counted) -> jax.Array:
+    """ln of a root's diagonal, nats, from its octaves where the root itself underflows; -inf where it is 0."""
+    apart = jnp.where(counted > _NOTHING // 2, counted.astype(jnp.float32) * np.float32(np.log(2) / _OCTAVE), -jnp.inf)
+    return jnp.where(diagonal > _SMALL, jnp.log(jnp.where(diagonal > _SMALL, diagonal, 1.0)), apart)
 
 
 def matvec(a: jax.Array, x: jax.Array) -> jax.Array:

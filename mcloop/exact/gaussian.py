@@ -7,9 +7,6 @@ sample by sample, over a row pool: what every script does, and what regimes that
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,84 +14,12 @@ import numpy as np
 from mcloop import random
 from mcloop.checks import check
 from mcloop.exact import factors, reading
+from mcloop.exact.normal import Normal, Statistics, kind_of, stretched
 from mcloop.memory.rows import Rows, bootstrap, rows, rows_memory
 from mcloop.metrics.wasserstein import gaussian_w2
-from mcloop.types import ClosedForms, InputError, Memory, Model, Objective, additive
+from mcloop.types import ClosedForms, Memory, Model, Objective, additive
 
 _MEAN = 2**16  # the stream of a draw's mean, beside those of its scatter
-
-
-class Normal(NamedTuple):
-    """A Gaussian: `mean` (d, *cells); `root` (d, d, *cells) lower-triangular with root root^T = covariance.
-
-    With covariance="diagonal" root is the standard deviations (d, *cells), with "isotropic" the one of them (1, *cells).
-    """
-
-    mean: jax.Array
-    root: jax.Array
-
-
-class Statistics(NamedTuple):
-    """A Gaussian sample's sufficient statistics: `size` and `real` weights, `mean`, and the `root` of the scatter."""
-
-    size: jax.Array
-    real: jax.Array
-    mean: jax.Array
-    root: jax.Array
-
-
-class _Kind(NamedTuple):
-    """What differs between covariance structures: `spread` (key, root, dof) -> root of the scatter of dof + 1 draws."""
-
-    spread: Callable[..., jax.Array]
-    matvec: Callable[..., jax.Array]
-    union: Callable[..., jax.Array]
-    of_rows: Callable[..., jax.Array]
-    eye: Callable[[], jax.Array]
-
-
-def _column(factor, x):
-    return factor * x
-
-
-def _hypot(root, other, gap):
-    scale = jnp.maximum(jnp.maximum(jnp.abs(root), jnp.abs(other)), jnp.abs(gap))
-    safe = jnp.where(scale > 0, scale, 1.0)
-    return scale * jnp.sqrt((root / safe) ** 2 + (other / safe) ** 2 + (gap / safe) ** 2)
-
-
-def _wishart(key, root, dof):
-    return factors.product(root, factors.bartlett(key, root.shape[0], dof))
-
-
-def _kind(covariance: str, d: int) -> _Kind:
-    if covariance == "full":
-        return _Kind(_wishart, factors.matvec, factors.union, factors.of_rows, lambda: jnp.eye(d))
-    if covariance == "diagonal":
-        return _Kind(
-            lambda key, root, dof: root * jnp.sqrt(random.chi_square(key, dof, (d,))),
-            _column,
-            _hypot,
-            lambda r: jnp.sqrt((r**2).sum(0)),
-            lambda: jnp.ones(d),
-        )
-    if covariance == "isotropic":
-        return _Kind(
-            lambda key, root, dof: root * jnp.sqrt(random.chi_square(key, d * dof, (1,)) / d),
-            _column,
-            lambda root, other, gap: _hypot(root, other, jnp.sqrt((gap**2).mean(0, keepdims=True))),
-            lambda r: jnp.sqrt((r**2).sum(0).mean(0, keepdims=True)),
-            lambda: jnp.ones(1),
-        )
-    raise InputError(f"covariance must be 'full', 'diagonal' or 'isotropic', not {covariance!r}.")
-
-
-def normal(mean, covariance) -> Normal:
-    """The Gaussian with this mean (d,) and this covariance: a matrix (d, d), variances (d,), or one variance (1,)."""
-    mean, covariance = jnp.asarray(mean, jnp.float32), jnp.asarray(covariance, jnp.float32)
-    if covariance.ndim == 2:
-        return Normal(mean, factors.of_matrix(covariance))
-    return Normal(mean, jnp.sqrt(covariance))
 
 
 def gaussian(
@@ -123,7 +48,7 @@ def gaussian(
     check("d", d, "a whole number >= 1", lambda v: (v >= 1) & (v == np.floor(v)))
     check("n", n, "a whole number >= 2", lambda v: (v >= 2) & (v == np.floor(v)) & np.isfinite(v))
     check("ddof", ddof, "0 or 1", lambda v: (v == 0) | (v == 1))
-    kind = _kind(covariance, d)
+    kind = kind_of(covariance, d)
     truth = truth if truth is not None else Normal(jnp.zeros(d), kind.eye())
     slots = reading.slots(n, capacity) if literal else None
 
@@ -136,11 +61,11 @@ def gaussian(
         count = jnp.asarray(count, jnp.float32)
         z = random.normal(key, (d,), block=_MEAN)
         mean = params.mean + kind.matvec(params.root, z) / jnp.sqrt(jnp.maximum(count, 1.0))
-        return Statistics(count, 0 * count, mean, kind.spread(key, params.root, count - 1))
+        return Statistics(count, 0 * count, mean, *_scatter(kind, key, params, count - 1))
 
     def fit(key, params, data):
         stats = summarise(data)
-        return Normal(stats.mean, stats.root / jnp.sqrt(stats.size - ddof)), {}
+        return Normal(stats.mean, *_divided(kind, stats, jnp.sqrt(stats.size - ddof))), {}
 
     def read(key, real):
         points = reading.over_cells(reading.points(real, d, n), key.ndim)
@@ -171,12 +96,24 @@ def gaussian(
         batched=True,
         estimator=f"{covariance} covariance, ddof {ddof}",
         forms=ClosedForms(
-            temper=lambda params, temperature: params._replace(root=params.root * jnp.sqrt(temperature)),
+            temper=lambda params, temperature: stretched(kind, params, jnp.sqrt(temperature)),
             blend=lambda a, b, w: _blend(covariance, a, b, w),
             accept=lambda params, score: _accept(covariance, params, score),
             objective=_objective(covariance, d, summarise),
         ),
     )
+
+
+def _scatter(kind, key, params, dof):
+    """The scatter of dof + 1 draws: its root, and the octaves of that."""
+    factor = kind.factor(key, dof)
+    root = kind.product(params.root, factor)
+    return root, factors.follow(kind.diagonal(root), params.octaves + factors.octaves(kind.diagonal(factor)))
+
+
+def _divided(kind, stats, divisor):
+    root = stats.root / divisor
+    return root, factors.follow(kind.diagonal(root), stats.octaves - factors.octaves(divisor))
 
 
 def _drawn_again(kind, key, kept: Rows, count, slots):
@@ -191,10 +128,11 @@ def _memory(kind) -> Memory:
         share = b.size / jnp.maximum(size, jnp.finfo(jnp.float32).tiny)
         gap = b.mean - a.mean
         root = kind.union(a.root, b.root, jnp.sqrt(a.size * share) * gap)
-        return Statistics(size, a.real + b.real, a.mean + share * gap, root)
+        followed = factors.follow(kind.diagonal(root), factors.octaves_of_union(a.octaves, b.octaves))
+        return Statistics(size, a.real + b.real, a.mean + share * gap, root, followed)
 
     def scale(a: Statistics, w) -> Statistics:
-        return Statistics(a.size * w, a.real * w, a.mean, a.root * jnp.sqrt(w))
+        return stretched(kind, a._replace(size=a.size * w, real=a.real * w), jnp.sqrt(w))
 
     return additive(merge, scale, lambda a: a.size, lambda a: a.real)
 
@@ -280,16 +218,13 @@ def _objective(covariance, d, summarise) -> Objective:
 def _measure(covariance, params, truth):
     d = params.mean.shape[0]
     gap = factors.total((params.mean - truth.mean) ** 2)
-    if covariance == "full":
-        trace, base = factors.total(params.root**2, 2), factors.total(truth.root**2, 2)
-        diagonals = [jnp.stack([p.root[i, i] for i in range(d)]) for p in (params, truth)]
-    else:
-        trace, base = factors.total(params.root**2), factors.total(truth.root**2)
-        diagonals = [params.root, truth.root]
+    full = covariance == "full"
+    trace, base = (factors.total(p.root**2, 2 if full else 1) for p in (params, truth))
+    diagonals = [factors.log_diagonal(factors.diagonal(p.root) if full else p.root, p.octaves) for p in (params, truth)]
     scale = d / diagonals[0].shape[0]
     return {
         "trace_ratio": trace / base,
         "mean_sq_error": gap,
         "w2": gaussian_w2(covariance, gap, params.root, truth.root, d),
-        "log_det": 2 * scale * factors.total(jnp.log(diagonals[0]) - jnp.log(diagonals[1])),
+        "log_det": 2 * scale * factors.total(diagonals[0] - diagonals[1]),
     }

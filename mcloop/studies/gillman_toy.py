@@ -16,7 +16,8 @@ import numpy as np
 from mcloop import correctors
 from mcloop.checks import check
 from mcloop.exact import factors
-from mcloop.exact.gaussian import Normal, Statistics, gaussian
+from mcloop.exact.gaussian import gaussian
+from mcloop.exact.normal import Normal, Statistics
 from mcloop.loop import make_loop
 from mcloop.memory.rows import Rows, put
 from mcloop.types import Draw, InputError, Loop, Memory, Model, Regime, Supply

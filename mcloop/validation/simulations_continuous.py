@@ -10,8 +10,9 @@ import numpy as np
 
 from mcloop import correctors, regimes
 from mcloop.drivers.scan import trajectory
-from mcloop.exact.gaussian import Normal, gaussian, normal
+from mcloop.exact.gaussian import gaussian
 from mcloop.exact.kde import kde
+from mcloop.exact.normal import Normal, normal
 from mcloop.loop import make_loop
 from mcloop.validation.simulations import case, check, experiment, infos, seeing, started
 
