@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
@@ -167,6 +167,7 @@ def plan(
     rare: int | None = None,
     lost: float = 0.5,
     generations: int = 5,
+    m: int | None = None,
     measure: str | None = None,
     json: Path | None = None,
 ) -> None:
@@ -182,13 +183,15 @@ def plan(
         spread: factor by which the sampler multiplies the standard deviation.
         rare: how often a rare item was seen in the real data.
         lost: share of such items that may get lost.
-        generations: at which the size of growing data sets is given.
+        generations: at which errors that move, and the size of growing data sets, are given.
+        m: the synthetic points a generation that you have in mind, in place of lam = m/n.
         measure: the run's error to compare; default its headline.
         json: write the plan here for machines.
     """
     from mcloop.planner import plan
 
-    asked = {"lam": lam, "phi": phi, "psi": psi, "spread": spread, "rare": rare, "lost": lost, "generations": generations}
+    asked: dict[str, Any] = {"lam": lam, "phi": phi, "psi": psi, "spread": spread, "rare": rare, "lost": lost, "m": m}
+    asked["generations"] = generations
     plan.tell(tolerance, n, asked, folder, measure, json)
 
 

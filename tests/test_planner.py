@@ -1,6 +1,7 @@
 """The planner: every safe number put back into its law, one simulation, and runs whose answer is known."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import mcloop
 from mcloop import correctors, exact, laws, make_loop, regimes, results
 from mcloop.cli import main
 from mcloop.experiment import config as ex
-from mcloop.planner import safe
+from mcloop.planner import choice, safe
 from mcloop.planner.measured import measured
 from mcloop.planner.plan import Line, plan
 from mcloop.storage.run_folder import open_run
@@ -126,6 +127,31 @@ def test_the_first_answer_is_which_regime_and_what_error():
     assert f"keep only the newest {replaced:.3g}" in few.safe
 
 
+def test_the_second_is_how_many_points_an_error_allows():
+    tau, n, g = 1.2, 1000, 5
+    second = plan(tau, n=n, generations=g)[1]
+    for name, error in choice.REGIMES.items():
+        for low, high in choice.within(lambda lam, error=error: error(lam, g), tau):
+            assert all(error(lam, g) == pytest.approx(tau, rel=1e-9) for lam in (low, high) if 0 < lam < np.inf), name
+            assert error(min(max(low, 1e-6) * 1.01, high), g) <= tau and error(min(high, 1e6) * 0.99, g) <= tau
+            assert low == 0 or error(low * 0.99, g) > tau
+            assert high == np.inf or error(high * 1.01, g) > tau
+    assert "keep only the newest: 20,000 or more" in second.safe  # (g - 1)/(tau - 1) times n
+    assert re.search(
+        r"keep all data: up to \d+ or [\d,]+ or more", second.safe
+    )  # a flood of synthetic points is a large sample
+    assert "keep the real data, replace the synthetic: any number" in plan(1.5, n=n)[1].safe
+    assert "keep the real data, replace the synthetic: none" in plan(1.0, n=n)[1].safe
+
+
+def test_m_points_are_lam_n(refused):
+    assert plan(1.3, n=400, m=100) == plan(1.3, n=400, lam=0.25)
+    with refused("m must be a whole number >= 1, not 0"):
+        plan(1.3, m=0)
+    with refused("lam must be left out where m, which is lam n, is given, not 0.5"):
+        plan(1.3, m=10, lam=0.5)
+
+
 def test_golden_ratio():
     line = next(line for line in plan(1.2) if line.unit == "weight of real data")
     assert line.value == pytest.approx((5**0.5 - 1) / 2)
@@ -174,12 +200,12 @@ def test_every_line_says_everything():
 
 
 def test_points_and_generations_for_the_users_n():
-    line = plan(1.2, n=6000)[1]
+    line = plan(1.2, n=6000)[2]
     assert line.points == pytest.approx(2000)
     assert "2,000 new synthetic points" in line.safe
-    assert "exceeds it from generation 2 on" in plan(1.2, lam=0.5)[1].safe
-    assert "exceeds it from generation 3 on" in plan(1.23, lam=0.5)[1].safe
-    assert "is safe" in plan(1.2, lam=0.3)[1].safe
+    assert "exceeds it from generation 2 on" in plan(1.2, lam=0.5)[2].safe
+    assert "exceeds it from generation 3 on" in plan(1.23, lam=0.5)[2].safe
+    assert "is safe" in plan(1.2, lam=0.3)[2].safe
 
 
 @pytest.mark.parametrize(
@@ -356,7 +382,7 @@ def test_the_command_on_a_run_of_the_library(saved, tmp_path, capsys):
     assert "When it is true:" in shown
     assert "the experiment's own law" in words
     told = json.loads(written.read_text())
-    assert told["lines"][1]["value"] == pytest.approx(1 / 3)
+    assert told["lines"][2]["value"] == pytest.approx(1 / 3)
     cells = {(c["where"]["lam"], c["where"]["gamma"]): c for c in told["measured"]["cells"]}
     assert len(cells) == 4
     assert cells[(20.0, 5.0)]["verdict"] == "within"

@@ -235,37 +235,6 @@ def voided(line: Line, s: float) -> Line:
     )
 
 
-def choice(tau: float, n: int, lam: float, g: int) -> Line:
-    """Which regime, and what error, for so many real and synthetic points."""
-    m = lam * n
-    i = np.arange(1.0, g + 1.0)
-    # keeping all: the mean of n + (i - 1) m points moves by their newest m's deviation, of mean square m/(n + (i - 1) m)^2
-    kept = 1.0 + float(np.sum(m * n / (n + (i[1:] - 1.0) * m) ** 2))
-    found = {
-        "keep all data": kept,
-        "keep the real data, replace the synthetic": float(laws.fixed_relative_error(g, lam)),
-        "keep only the newest": 1.0 + (g - 1.0) / lam,
-        "as many new real points every generation, weighted best": float(
-            n * laws.fresh_mean_error(g, n, m, float(laws.fresh_best_weight(1.0 / lam)))
-        ),
-    }
-    told = "; ".join(f"{name} {error:.4g}" for name, error in sorted(found.items(), key=lambda x: x[1]))
-    own = {name: error for name, error in found.items() if not name.startswith("as many new real")}
-    best = min(own, key=lambda name: own[name])
-    fits = "within" if own[best] <= tau else "above"
-    return Line(
-        regime=f"{count(n)} real points and {count(m)} synthetic ones a generation: which regime?",
-        safe=f"{best}: error {own[best]:.4g} at generation {g}, {fits} {tau:g}. All: {told}",
-        unit="error",
-        value=own[best],
-        points=m,
-        generations=float(g),
-        formula="laws A2, B2, A5, C1, n large",
-        assumption=(REGULAR,),
-        source="derived here",
-    )
-
-
 def rare(times: float, lost: float) -> list[Line]:
     """Items seen a few times in the real data."""
     held = generations_before_loss(times, lost)

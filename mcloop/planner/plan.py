@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mcloop.errors import InputError
-from mcloop.planner import advice
+from mcloop.planner import advice, choice
 from mcloop.planner.line import Line
 from mcloop.storage.files import save
 
@@ -28,8 +28,9 @@ def plan(
     rare: float | None = None,
     lost: float = 0.5,
     generations: int = 5,
+    m: int | None = None,
 ) -> list[Line]:
-    """What error n real and lam n synthetic points have, and what is safe under every regime.
+    """What error n real and m synthetic points have and in which regime, what error allows how many, what else is safe.
 
     Args:
         tolerance: tau >= 1, the tolerated squared error relative to a fit on the real data only.
@@ -39,15 +40,17 @@ def plan(
         spread: factor by which the sampler multiplies the standard deviation.
         rare: how often a rare item was seen in the real data.
         lost: tolerated share of such items that are gone.
-        generations: at which fit sizes that grow are given.
+        generations: at which fit errors that move and sizes that grow are given.
+        m: synthetic points a generation, in place of lam = m/n.
 
     Raises:
         InputError: a value that is not allowed.
     """
-    _check(tolerance, n, lam, phi, psi, spread, rare, lost, generations)
+    _check(tolerance, n, lam, phi, psi, spread, rare, lost, generations, m)
     tau = float(tolerance)
+    lam = lam if m is None else m / n
     lines = (
-        [advice.choice(tau, n, 1.0 if lam is None else float(lam), generations)]
+        [choice.which_regime(tau, n, 1.0 if lam is None else float(lam), generations), choice.how_many(tau, n, generations)]
         + advice.fixed(tau, n, lam)
         + advice.kept(tau, n)
         + advice.replaced(tau, n, generations)
@@ -60,7 +63,7 @@ def plan(
     return lines + ([] if rare is None else advice.rare(rare, lost))
 
 
-def _check(tolerance, n, lam, phi, psi, spread, rare, lost, generations) -> None:
+def _check(tolerance, n, lam, phi, psi, spread, rare, lost, generations, m) -> None:
     """Raise InputError for the first value that is not allowed."""
 
     def need(field: str, value: Any, allowed: str, holds: bool) -> None:
@@ -83,6 +86,9 @@ def _check(tolerance, n, lam, phi, psi, spread, rare, lost, generations) -> None
     if (phi is None) != (psi is None):
         given, other = ("phi", "psi") if psi is None else ("psi", "phi")
         raise InputError(f"{other} must be given with {given}, as a chance in [0, 1]; it is None.")
+    if m is not None:
+        need("m", m, "a whole number >= 1", 1 <= m < np.inf and m == int(m))
+        need("lam", lam, "left out where m, which is lam n, is given", lam is None)
     if lam is not None:
         need("lam", lam, "a finite number > 0", 0 < lam < np.inf)
     if phi is not None and psi is not None:
