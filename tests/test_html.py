@@ -139,6 +139,7 @@ def test_figures_are_shown_at_the_size_they_were_drawn_for():
 def test_page_says_what_the_markdown_says():
     ds = simulated()
     ds.attrs |= {"evaluation": "Judged by 5,000 images of the test set", "remarks": ["seed 2 was resumed"]}
+    ds.attrs["data"] = "/home/me/own.csv (target 'price')"
     ds["fid"].attrs |= {"features": "LeNet, 84", "sample_count": 5000, "floor": 1.25}
     told = story.tell(ds, experiment(), CAPTION, SETTINGS)
     found, _ = page(ds)
@@ -148,7 +149,9 @@ def test_page_says_what_the_markdown_says():
     scored, scores = profile.table(told.scores)
     assert shown == [*scored, *(v for row in scores for v in row), *told.head, *(v for row in told.rows for v in row)]
     assert "Real data themselves score 1.25 (fid)" in found.words
+    assert "Data: own.csv (target 'price')" in found.words[: found.words.index(told.claim)]
     markdown = story.write(ds, experiment(), CAPTION, SETTINGS, ["curves.png"])
+    assert markdown.splitlines()[2] == "*Data:* own.csv (target 'price')"
     for said in ("Judged by 5,000 images", "samples 5000", "- seed 2 was resumed", "![curves.png](plots/curves.png)"):
         assert said in markdown
     last = ds["fid"].sel(lam=1.0, arm="corrected").isel(generation=-1).values.astype(float)

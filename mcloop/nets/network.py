@@ -93,7 +93,7 @@ def _nested(flat) -> dict:
         branch = tree
         for parent in parents:
             branch = branch.setdefault(parent, {})
-        branch[name] = variable.get_value()
+        branch[name] = variable[...]
     return tree
 
 

@@ -143,6 +143,7 @@ def _file(data: str) -> str:
 
 def _header(story: Story, how: str) -> str:
     lines = ["<header>", f"<h1>{escape(story.title)}</h1>"]
+    lines += [f"<p>Data: {_inline(story.data)}</p>"] if story.data else []
     lines += [f'<p class="claim">{_inline(story.claim)}</p>'] if story.claim else []
     lines += [f'<p class="small">Paper: {_cited(_inline(story.paper))}</p>'] if story.paper else []
     lines += [

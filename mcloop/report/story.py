@@ -22,6 +22,7 @@ class Story(NamedTuple):
     """A report before it is set in Markdown or HTML; sentences may hold `code` and **bold**.
 
     Attributes:
+        data: on which data, and what is predicted of them; "" where the experiment makes its own.
         run: what was run, and how large.
         method: how it was measured: estimators, counts, features, the split of the data.
         seen: what was seen, a sentence each.
@@ -34,6 +35,7 @@ class Story(NamedTuple):
     """
 
     title: str
+    data: str
     paper: str
     claim: str
     run: str
@@ -78,6 +80,7 @@ def tell(ds, experiment, caption, settings) -> Story:
     scores = profile(ds, experiment)
     return Story(
         title=caption.title.rstrip("."),
+        data=unplaced(ds.attrs.get("data", "")),
         paper=caption.paper,
         claim=caption.claim,
         run=run,
@@ -133,6 +136,7 @@ def write(ds, experiment, caption, settings, figures: list[str]) -> str:
     """The report of a run, in Markdown."""
     story = tell(ds, experiment, caption, settings)
     lines = [f"# {story.title}", ""]
+    lines += [f"*Data:* {story.data}", ""] if story.data else []
     lines += [f"*Paper:* {story.paper}", "", f"*Claim:* {story.claim}", ""] if story.claim else []
     lines += [story.run, *story.method, "", "## What was seen", "", *[f"- {said}" for said in story.seen]]
     lines += ["", "## Collapse profile", "", story.scored]
