@@ -232,6 +232,8 @@ def _blend(covariance, a, b, w):
 
 def _accept(covariance, params, score):
     """The Gaussian times the verifier's exp(-|x - centre|^2 / (2 tau^2)): precisions add."""
+    if not isinstance(score, tuple):
+        raise InputError("verifier must be given tau, not keep, for the gaussian family: its points have no labels.")
     centre, tau = score
     centre = jnp.asarray(centre, jnp.float32).reshape((-1,) + (1,) * (params.mean.ndim - 1))
     c = _covariance(covariance, params)
