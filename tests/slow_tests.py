@@ -47,6 +47,7 @@ SLOW = {
         "test_statistics_have_the_law_of_rows",
     ),
     "test_factors.py": ("test_a_union_is_the_root_of_the_sum",),
+    "test_false_alarms.py": ("test_what_is_not_so_is_seldom_said_of_any_loop",),
     "test_families.py": (
         "test_a_cell_of_a_grid_is_that_cell_alone",
         "test_accumulating_never_loses_a_seen_token",
@@ -118,6 +119,10 @@ SLOW = {
         "test_the_jacobian_is_that_of_the_loop",
     ),
     "test_stationary.py": ("test_the_band_holds_the_iterates_of_a_misspecified_family",),
+    "test_strict.py": (
+        "test_a_generation_runs_under_strict_settings_uncompiled",
+        "test_a_loop_runs_under_strict_settings",
+    ),
     "test_student_t.py": ("test_draws_are_of_the_law_that_they_name",),
     "test_sweep.py": (
         "test_eight_devices_give_what_one_gives",
