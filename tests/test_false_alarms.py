@@ -40,6 +40,13 @@ def test_what_is_not_so_is_seldom_said_of_any_loop(case):
     seldom_wrong(case)
 
 
+def test_a_few_skewed_seeds_do_not_exceed_a_tolerance():
+    """Squared errors of one number over 5 seeds, of which Student's limit alone gives seven per cent a "first exceeded"."""
+    case = next(c for c in CASES if c.verdict == "first exceeded" and "squares" in c.loops and c.seeds == 5)
+    rng, reports = np.random.default_rng(9), 600
+    assert sum(case.wrong(rng) for _ in range(reports)) <= most(reports, case.bound)
+
+
 def test_a_wrong_law_is_called_out_and_a_shift_changes_nothing():
     rng = np.random.default_rng(2)
     for _ in range(5):

@@ -22,8 +22,8 @@ def compare_paired(ds, name: str, axis: str = "arm", brief: bool = False, rate: 
     A "<" between arms that are equal, or an interval that misses, is meant for at most 2 % of reports. Measured
     (benchmarks/false_alarms.py): two arms over 3 seeds, 20,000 reports, 2.25 % where they are normal (2 % by the law of
     Student's t), 1.27 % exponential, 0.95 % log-normal; six arms over 5 and 50 seeds, 2,000 reports, 0.05 to 0.95 % (95 %
-    intervals below 1.48 %). Arms of equal means and unlike shapes are not equal in that sense: below 20 seeds their difference is
-    judged as if it were symmetric, and exponential seeds are told from nearly constant ones in 5 to 7 %.
+    intervals below 1.48 %). Arms of equal means and unlike shapes are not equal in that sense: below 20 seeds a difference is
+    judged as if it were symmetric, and exponential seeds are told from nearly constant ones of their mean in 5 to 7 %.
 
     Args:
         ds: results with a `seed` dimension; without one there is nothing to pair, and nothing is said.

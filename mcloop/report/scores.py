@@ -69,8 +69,7 @@ def place(ds, where: dict[str, Any], label: str, miss: float = 0.05) -> Place:
         other = None if reference is None else curve_of(ds, reference, name)
         if other is not None and np.isfinite(other.mean[-1]):
             return other, -1
-        own = curve(name)
-        return None if own is None else (own, 0)
+        return None if (own := curve(name)) is None else (own, 0)
 
     return Place(label or "the loop", where, curve, real, miss)
 
