@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import binom
 from scipy.stats import t as student
 
@@ -17,6 +18,8 @@ from mcloop.certificates.search import _GRAIN, STATISTICS, _moment, _place, _tol
 from mcloop.certificates.twins import growth_twins
 from mcloop.drivers.scan import scan
 from mcloop.exact.normal import normal
+from mcloop.experiment import config
+from mcloop.experiment.arguments import bind
 from mcloop.laws import LAWS, spread_safe_lam
 
 
@@ -237,6 +240,23 @@ def test_a_map_and_its_contours(amplified):
     figure = draw_map(ds, "lam", "a", lambda x, y: np.log(x * y / (1 + x)), "theory")
     assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["theory", "measured: growth 1"]
     assert figure.axes[0].get_ylabel() == "a"
+
+
+@pytest.mark.parametrize("name", ["boundary_map", "boundary_spread"])
+def test_a_config_says_where_the_mean_error_explodes_beside_the_typical_seed(name):
+    """At n = 10 the two are apart: law S2 against S1's 1/(T - 1), for T = 1.69."""
+    run = config.load(config.find(f"beyond/{name}"))
+    lam, stretch = [1.0, 2.0], ("temperature", [1.0, 1.69]) if name == "boundary_map" else ("s", [1.0, 1.3])
+    growths = np.random.default_rng(0).normal(size=(2, 2, 8, 12))
+    ds = xr.Dataset({"log_growth": (("lam", stretch[0], "seed", "generation"), growths)}, {"lam": lam, stretch[0]: stretch[1]})
+    ds = ds.assign_coords(generation=np.arange(1, 13))
+    found = {f"boundary_{name}": (stretch[0], [np.nan, 1.5]) for name in ("value", "low", "high")}
+    ds = ds.assign(found).assign_attrs(boundary=["none", "one"])
+    said = " ".join(bind(run, "tiny", {"n": [10]}).notes(ds))
+    assert "1.449" in said and "1.54175" in said and "law S2, n = 10" in said
+    assert "n = 1e+06" in " ".join(bind(run, "tiny", {}).notes(ds))
+    if name == "boundary_map":
+        assert "T = 1:" not in said and "typical seeds" in " ".join(bind(run, "tiny", {"d": [2]}).notes(ds))
 
 
 def test_refusals(refused, amplified):

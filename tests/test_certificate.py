@@ -5,6 +5,7 @@ from functools import cache
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 from mcloop.certificates.certificate import Certificate, certificate, safe_lam
@@ -13,6 +14,7 @@ from mcloop.certificates.papers_bound import papers_bound
 from mcloop.certificates.spectrum import dense_spectrum
 from mcloop.certificates.stability import Problem, Weighted, equal, likelihood, matrices
 from mcloop.exact.student_t import Mixture, StudentT, log_prob
+from mcloop.experiment import config
 from mcloop.laws import LAWS
 
 NU = 5.0
@@ -213,6 +215,27 @@ def test_what_a_certificate_of_a_boundary_says():
     unstable = Certificate(1.0, 0.0, 0.0, 1, 1.2, np.array([1.2]), np.array([np.nan]), None, np.nan, 0.5, False, None)
     assert not unstable.stable and "UNSTABLE" in unstable.sentences()[0] and "half" not in unstable.sentences()[0]
     assert "nan" not in " ".join(unstable.sentences())
+
+
+@pytest.mark.parametrize(("name", "lam"), [("certificate_gaussian", 12.0), ("certificate_student_t", 3.0)])
+def test_a_lam_that_is_not_in_a_configs_table_gets_its_own_value(name, lam):
+    """Not that of the nearest one which the table holds: at lam 12 the Gaussian's rate is 12/13, and at 20 it is 20/21."""
+    run = config.load(config.find(f"beyond/{name}"))
+    assert run.law is not None and run.certify is not None and lam not in run.grid["lam"]
+    table = min(run.grid["lam"], key=lambda other: abs(other - lam))
+    mu = 1.0 if name == "certificate_gaussian" else student_mu()
+    wanted, nearest = lam * mu / (1 + lam * mu), table * mu / (1 + table * mu)
+    first, second = run.law(np.array([1, 2]), lam=lam)["gap"]
+    np.testing.assert_allclose([second / first, run.certify(lam).rate], wanted, rtol=1e-3)
+    ds = run.annotate(xr.Dataset(coords={"lam": [lam, table]}), {})
+    np.testing.assert_allclose(ds["predicted_rate"], [wanted, nearest], rtol=1e-3)
+    assert abs(nearest / wanted - 1) > 0.02
+
+
+def student_mu() -> float:
+    """The leading eigenvalue of the config's own loop at another lam, by the certificate."""
+    rate = config.load(config.find("beyond/certificate_student_t")).certify(0.5).rate
+    return rate / (1 - rate) / 0.5
 
 
 def test_a_sampler_that_cannot_be_differentiated_is_differenced():

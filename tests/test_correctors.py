@@ -310,6 +310,10 @@ def test_a_family_without_the_means_is_refused_by_name(refused):
     ):
         with refused(said, "poisson"):
             corrector.sample(key, waiting, None, None, 10)
+    with refused("verifier", "tau, not keep", "gaussian"):
+        scan(make_loop(exact.gaussian(2, 10), regimes.replace(), correctors.verifier(keep=[0.9, 0.5])), key, generations=2)
+    with refused("verifier", "keep, not tau", "categorical"):
+        scan(make_loop(exact.categorical(3, 10), regimes.replace(), correctors.verifier(0.0, 1.0)), key, generations=2)
     with refused("extrapolate", "kde"):
         correctors.extrapolate(1.0).refine(exact.kde(n=10), None, None)
     with refused("two-dimensional", "3"):

@@ -1,15 +1,16 @@
-"""How often a report says what is not so: every printed verdict, over many simulated reports of loops whose truth is known."""
+"""How often a report says what is not so: every printed verdict, over simulated reports of loops whose truth is known.
+
+Some dozens of reports a case exclude several per cent; `benchmarks/false_alarms.py` measures the rates over thousands.
+"""
 
 import numpy as np
 import pytest
+from simulated_reports import CASES, Case, gaussian
 
 from mcloop import results
 from mcloop.experiment.config import Experiment, Size
-from mcloop.planner.measured import _cell, _ratio
-from mcloop.planner.run_errors import Curve as Errors
-from mcloop.report import paired, profile, theory, verdicts
-from mcloop.report.cells import Cell
-from mcloop.report.limits import MISS, limits
+from mcloop.report import profile, theory
+from mcloop.report.limits import limits
 
 
 def most(reports: int, rate: float) -> float:
@@ -19,62 +20,31 @@ def most(reports: int, rate: float) -> float:
     return float(binom.ppf(0.999, reports, rate))
 
 
-def cell(values: dict, law: dict | None = None) -> Cell:
-    """A cell of (seeds, generations) arrays."""
-    seeds, generations = next(iter(values.values())).shape
-    mean = {k: x.mean(0) for k, x in values.items()}
-    sem = {k: x.std(0, ddof=1) / seeds**0.5 for k, x in values.items()}
-    return Cell({}, "", np.arange(1, generations + 1), mean, sem, {}, law or {}, values, seeds)
+# of each verdict; a profile takes longer
+REPORTS = {"DISAGREE": 100, "<": 60, "exceeded": 100, "first exceeded": 100, "collapsed": 50, "moved": 50, "yes": 12}
+FIRST = {case.verdict: case for case in reversed(CASES)}  # the first case of each
 
 
-def gaussian(rng, seeds, generations, n, keep):
-    """Gaussians of one dimension under replace or accumulate (`keep`), by sufficient statistics; laws G1 and A1."""
-    mean, variance, total, square = np.zeros(seeds), np.ones(seeds), 0.0, 0.0
-    ratio, error = [], []
-    for g in range(1, generations + 1):
-        drawn = mean + np.sqrt(variance / n) * rng.normal(size=seeds)
-        spread = variance * rng.chisquare(n - 1, seeds) / n
-        total, square = (total + drawn, square + spread + drawn**2) if keep else (drawn, spread + drawn**2)
-        count = g if keep else 1
-        mean, variance = total / count, square / count - (total / count) ** 2
-        ratio.append(variance)
-        error.append(mean**2)
-    g = np.arange(1, generations + 1)
-    law = np.cumprod(1 - 1 / (n * g**2)) if keep else (1 - 1 / n) ** g
-    return cell(
-        {"trace_ratio": np.stack(ratio, 1), "mean_sq_error": np.stack(error, 1)}, {"trace_ratio": law, "mean_sq_error": 1 - law}
-    )
+def seldom_wrong(case: Case) -> None:
+    rng, reports = np.random.default_rng(1), REPORTS[case.verdict] if case.seeds < 400 else 40
+    assert sum(case.wrong(rng) for _ in range(reports)) <= most(reports, case.bound)
 
 
-def few_rows(rng, seeds, generations, d=3):
-    """The error of a regression under replace with T = d + 2 rows (law L1), whose variance is infinite."""
-    steps = rng.chisquare(d, (seeds, generations)) / rng.chisquare(3, (seeds, generations))
-    return cell({"test_error": steps.cumsum(1)}, {"test_error": d * np.arange(1.0, generations + 1)})
+@pytest.mark.parametrize("verdict", REPORTS)
+def test_what_is_not_so_is_seldom_said(verdict):
+    seldom_wrong(FIRST[verdict])
 
 
-def walks(rng, seeds, generations, sigma):
-    """Log-normals that wander from 1 on: a law of 1, and a tail that grows to `sigma`."""
-    steps = rng.normal(size=(seeds, generations)) * sigma / generations**0.5 - sigma**2 / 2 / generations
-    return cell({"a": np.exp(steps.cumsum(1))}, {"a": np.ones(generations)})
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.verdict}, {case.loops}, {case.seeds} seeds")
+def test_what_is_not_so_is_seldom_said_of_any_loop(case):
+    seldom_wrong(case)
 
 
-REPORTS = {
-    "tiny": lambda rng: [gaussian(rng, 50, 10, n, keep) for n in (10, 100) for keep in (False, True)],
-    "few seeds": lambda rng: [gaussian(rng, 5, 10, 10, keep) for keep in (False, True)],
-    "small": lambda rng: [gaussian(rng, 400, 60, 10, keep) for keep in (False, True)],
-    "T = d + 2, 50 seeds": lambda rng: [few_rows(rng, 50, 10)],
-    "T = d + 2, 100 seeds": lambda rng: [few_rows(rng, 100, 10)],
-    "T = d + 2, 400 seeds": lambda rng: [few_rows(rng, 400, 20)],
-    "log-normal, 25 seeds": lambda rng: [walks(rng, 25, 10, 1.0) for _ in range(4)],
-    "log-normal, 100 seeds": lambda rng: [walks(rng, 100, 10, s) for s in (0.5, 1.0, 1.5, 2.0)],
-}
-
-
-@pytest.mark.parametrize("name", REPORTS)
-def test_a_right_library_is_not_said_to_disagree_with_theory(name):
-    rng, reports = np.random.default_rng(1), 40 if "small" in name or "400" in name else 100
-    said = [theory.agreement(theory.looks(REPORTS[name](rng)))[0] for _ in range(reports)]
-    assert sum("DISAGREE" in s for s in said) <= most(reports, 0.01)
+def test_a_few_skewed_seeds_do_not_exceed_a_tolerance():
+    """Squared errors of one number over 5 seeds, of which Student's limit alone gives seven per cent a "first exceeded"."""
+    case = next(c for c in CASES if c.verdict == "first exceeded" and "squares" in c.loops and c.seeds == 5)
+    rng, reports = np.random.default_rng(9), 600
+    assert sum(case.wrong(rng) for _ in range(reports)) <= most(reports, case.bound)
 
 
 def test_a_wrong_law_is_called_out_and_a_shift_changes_nothing():
@@ -93,76 +63,6 @@ def test_unequal_tails_move_the_limit_to_their_own_side_only():
     low, high = limits(x, 0.01)
     assert low[0] > 1.3 * high[0]
     assert [v[0] for v in limits(-x, 0.01)] == [high[0], low[0]]
-
-
-DRAWS = {"normal": "normal", "exponential": "exponential", "log-normal": "lognormal"}
-
-
-@pytest.mark.parametrize("draw", DRAWS)
-@pytest.mark.parametrize(("arms", "seeds"), [(2, 3), (6, 5), (6, 50)])
-def test_equal_arms_are_not_ordered(draw, arms, seeds):
-    rng, reports = np.random.default_rng(4), 60
-    axes = {"arm": [f"arm {i}" for i in range(arms)], "seed": np.arange(seeds), "generation": [1]}
-    wrong = 0
-    for _ in range(reports):
-        x = getattr(rng, DRAWS[draw])(size=(arms, seeds, 1))
-        (said,) = paired.compare_paired(results.assemble({"fid": x}, axes, {}), "fid")
-        gaps = [part.split(" to ") for part in said.split("(")[1:] if " to " in part]
-        held = all(float(low) <= 0 <= float(high.split(")")[0]) for low, high in gaps)
-        wrong += " < " in said or not held
-    assert wrong <= most(reports, MISS)
-
-
-@pytest.mark.parametrize("seeds", [5, 50, 400])
-def test_a_run_that_never_exceeds_is_given_no_generation_at_which_it_did(seeds):
-    rng, reports, generations = np.random.default_rng(5), 100, 20
-    first = exceeded = 0
-    for _ in range(reports):
-        found = []
-        for _ in range(3):
-            x = rng.gamma(2, size=(seeds, 1)) * np.exp(0.3 * rng.normal(size=(seeds, generations)) - 0.045)
-            real = rng.gamma(2, size=(seeds, generations))
-            both = [Errors(v.mean(0), v.std(0, ddof=1) / seeds**0.5, v) for v in (1.2 * x, real)]
-            found.append(_cell({}, "", _ratio(*both, seeds), 1.2, np.arange(1, generations + 1), np.nan, 3))
-        assert all(c.low > 0 for c in found)
-        first += any(c.first is not None for c in found)
-        exceeded += any(c.verdict == "exceeded" for c in found)
-    assert first <= most(reports, MISS)
-    assert exceeded <= most(reports, MISS)
-
-
-@pytest.mark.parametrize("seeds", [5, 50, 400])
-def test_what_lies_on_the_edge_of_a_word_is_not_called_by_it(seeds):
-    """Variances that end at a tenth are not collapsed, and errors that stay where they are get no worse."""
-    rng, reports, cells = np.random.default_rng(6), 50, 4
-    collapsed = moved = 0
-    for _ in range(reports):
-        for_all = []
-        for _ in range(cells):
-            x = np.exp(rng.normal(0, 0.4, (seeds, 12)).cumsum(1) + np.linspace(0, np.log(0.1), 12))
-            x[:, 0] = 1.0
-            for_all.append(verdicts.verdict(cell({"trace_ratio": x}), "trace_ratio", "down", MISS / cells))
-        collapsed += any(s.startswith("collapsed") for s in for_all)
-        still = [cell({"fid": 10 + rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 1, (seeds, 12))}) for _ in range(cells)]
-        moved += any(not verdicts.verdict(c, "fid", "up", MISS / cells).startswith("held") for c in still)
-    assert collapsed <= most(reports, MISS)
-    assert moved <= most(reports, MISS)
-
-
-@pytest.mark.parametrize("seeds", [5, 50])
-def test_a_loop_on_the_threshold_of_collapse_is_called_neither_worse_nor_well(seeds):
-    """Risks that are those of real data only, in three arms, by all definitions that speak of them."""
-    rng, reports = np.random.default_rng(7), 12
-    made = Experiment(make=lambda arm: None, grid={}, sizes={"tiny": Size(seeds, 8)}, measure=("fid", "recall"), worse="up")
-    axes = {"arm": ["baseline", "a", "b"], "seed": np.arange(seeds), "generation": np.arange(1, 9)}
-    wrong = 0
-    for _ in range(reports):
-        x = rng.gamma(4, size=(3, seeds, 8))
-        ds = results.assemble({"fid": x, "recall": 0.8 + 0.02 * rng.normal(size=x.shape)}, axes, {})
-        scores = {s.definition: s.entries for s in profile.profile(ds, made)}
-        false = [e.verdict == "yes" for d in ("catastrophic risk", "any more risk", "diverging risk") for e in scores[d]]
-        wrong += any(false) or any(e.verdict == "yes" for d in ("tails lost", "diversity lost") for e in scores[d])
-    assert wrong <= most(reports, MISS)
 
 
 def test_a_distance_is_squared_where_a_risk_is_meant():

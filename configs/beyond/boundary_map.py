@@ -13,6 +13,7 @@ from mcloop import correctors, exact, make_loop, regimes
 from mcloop.certificates.boundary import draw_map, growth
 from mcloop.certificates.twins import growth_twins
 from mcloop.experiment import Experiment, Size
+from mcloop.laws import mean_square_safe_lam
 
 
 def make(lam, temperature, n=10**6, d=1):
@@ -29,7 +30,7 @@ def figure(ds, experiment):
     return {"map": draw_map(growth(ds), "lam", "temperature", rate, "theory: lam (T - 1) = 1", title)}
 
 
-def notes(ds):
+def notes(ds, n, d):
     seen = growth(ds)
     lam, temperature = (np.meshgrid(ds["lam"], ds["temperature"], indexing="ij")[i] for i in (0, 1))
     expected = rate(lam, temperature)
@@ -44,7 +45,19 @@ def notes(ds):
     said = [f"Seeds tell growth from 1 in {told.sum()} of {told.size} cells; in {(told & agree).sum()} of them theory agrees."]
     if off.size:
         said.append(f"The growth factor is within {100 * off.max():.2g} % of theory where T is not within 5 % of 1.")
-    return said
+    return [*said, *_mean_square(ds["temperature"].values, n, d)]
+
+
+def _mean_square(temperatures, n, d):
+    """Where the mean error explodes, beside where a typical seed does; the law is that of one dimension."""
+    stretched = [T for T in temperatures if T > 1]
+    if not stretched or d != 1:
+        return ["The map is about typical seeds: the mean error over seeds may grow from lower lam on."]
+    limits = "; ".join(f"T = {T:g}: {1 / (T - 1):.6g} and {mean_square_safe_lam(n, T):.6g}" for T in stretched)
+    return [
+        "The map is about a typical seed, stable below lam = 1/(T - 1) at many points (law S1); the mean error over seeds is "
+        f"stable below a lam of its own (law S2, n = {n:g}). Both: {limits}."
+    ]
 
 
 experiment = Experiment(

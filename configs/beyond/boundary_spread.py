@@ -15,7 +15,7 @@ from mcloop import correctors, exact, make_loop, regimes
 from mcloop.certificates.boundary import boundary, growth
 from mcloop.certificates.twins import growth_twins
 from mcloop.experiment import Experiment, Size
-from mcloop.laws import spread_safe_lam
+from mcloop.laws import mean_square_safe_lam, spread_safe_lam
 
 RANGE = (0.05, 50.0)  # of lam, for the search
 
@@ -46,14 +46,15 @@ def annotate(ds, options):
     return ds.assign({f"boundary_{name}": x for name, x in places.items()}).assign_attrs(boundary=words)
 
 
-def notes(ds):
+def notes(ds, n):
     said = [f"Found by simulation alone: {text}" for text in np.atleast_1d(ds.attrs["boundary"])]
     for s, value, low, high in _found(ds):
-        truth = float(spread_safe_lam(s))
+        truth, mean = float(spread_safe_lam(s)), mean_square_safe_lam(n, s**2)
         inside = "inside" if low <= truth <= high else "OUTSIDE"
         off = f"{100 * (value / truth - 1):+.2g} % from it"
         said.append(
-            f"s = {s:g}: the law's boundary 1/(s^2 - 1) is {truth:.4f}, {inside} the interval; what was found is {off}."
+            f"s = {s:g}: the law's boundary 1/(s^2 - 1) is {truth:.4f}, {inside} the interval; what was found is {off}. It "
+            f"is a typical seed's; the mean error over seeds is stable below {mean:.6g} (law S2, n = {n:g})."
         )
     return said
 

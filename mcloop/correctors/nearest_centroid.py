@@ -113,14 +113,14 @@ def assign(x, labels, values) -> jax.Array:
     classes, k = values.shape[:2]
     n, chunks = len(x), -(-len(x) // _ROWS)
     flat = values.reshape(classes * k, -1) / 255
-    centre = flat.mean(0)  # differences of large squares lose digits
+    centre = flat.mean(0, keepdims=True)  # differences of large squares lose digits
     flat = flat - centre
     size = (flat * flat).sum(1)
 
     def one(chunk):
         rows, label = chunk
         rows = rows.astype(jnp.float32) / 255 - centre
-        score = size - 2 * jnp.matmul(rows, flat.T, precision=jax.lax.Precision.HIGHEST)
+        score = size[None] - 2 * jnp.matmul(rows, flat.T, precision=jax.lax.Precision.HIGHEST)
         own = jnp.take_along_axis(score.reshape(-1, classes, k), label[:, None, None], 1)[:, 0]
         return jnp.argmin(own, 1).astype(jnp.int32)
 

@@ -178,6 +178,8 @@ def _temper(params: Categorical, temperature) -> Categorical:
 
 
 def _keep(keep, p):
+    if isinstance(keep, tuple):  # (centre, tau)
+        raise InputError("verifier must be given keep, not tau, for the categorical family: its points have no distances.")
     if np.shape(keep)[:1] != p.shape[:1]:
         raise InputError(f"keep must be an array of shape ({p.shape[0]},), not {list(np.shape(keep))}.")
     return reading.over_cells(keep, p.ndim - np.ndim(keep))

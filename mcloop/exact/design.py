@@ -68,10 +68,16 @@ def squared_solution(bands: Bands, score: jax.Array) -> jax.Array:
     return lax.scan(step, (start, start), rows, reverse=True)[0][1]
 
 
-def copies(count, n):
-    """Copies of the design in a draw of `count` labels; NaN where they are not whole (`make_loop` refuses those it knows)."""
+def copies(count, n) -> tuple[jax.Array, jax.Array]:
+    """Copies of the design in a draw of `count` labels, and whether they are whole (`make_loop` refuses those it knows)."""
     times = jnp.asarray(count, jnp.float32) / n
-    return jnp.where(jnp.abs(times - jnp.round(times)) > 1e-5, jnp.nan, times)
+    return times, jnp.abs(times - jnp.round(times)) <= 1e-5
+
+
+def whole_copies(count, n) -> jax.Array:
+    """The same where a draw can be nothing else: NaN, and so is all that comes of it, where they are not whole."""
+    times, whole = copies(count, n)
+    return jnp.where(whole, times, jnp.nan)
 
 
 def need_noise(noise):

@@ -17,7 +17,7 @@ from mcloop.exact import factors, reading
 from mcloop.exact.normal import Normal, Statistics, kind_of, stretched
 from mcloop.memory.rows import Rows, bootstrap, rows, rows_memory
 from mcloop.metrics.wasserstein import gaussian_w2
-from mcloop.types import ClosedForms, Memory, Model, Objective, additive
+from mcloop.types import ClosedForms, InputError, Memory, Model, Objective, additive
 
 _MEAN = 2**16  # the stream of a draw's mean, beside those of its scatter
 
@@ -170,6 +170,8 @@ def _blend(covariance, a, b, w):
 
 def _accept(covariance, params, score):
     """The Gaussian times the verifier's exp(-|x - centre|^2 / (2 tau^2)): precisions add."""
+    if not isinstance(score, tuple):
+        raise InputError("verifier must be given tau, not keep, for the gaussian family: its points have no labels.")
     centre, tau = score
     centre = jnp.asarray(centre, jnp.float32).reshape((-1,) + (1,) * (params.mean.ndim - 1))
     c = _covariance(covariance, params)

@@ -11,7 +11,7 @@ import numpy as np
 from mcloop import random
 from mcloop.checks import known
 from mcloop.exact import factors, reading
-from mcloop.exact.design import NOISE, Setting, copies, measure, need_noise, read_table
+from mcloop.exact.design import NOISE, Setting, copies, measure, need_noise, read_table, whole_copies
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.types import ClosedForms, InputError, Memory, Model, Objective, additive
 
@@ -49,7 +49,7 @@ def gram_model(d, n, noise, design, ridge, last_ridge, spectrum, signal, slots) 
     def sample(key, params: Linear, count):
         if slots is not None:
             return _draw_rows(key, params, count, slots, spectrum)
-        return _draw_gram(key, params, count, copies(count, n) if same else None, spectrum)
+        return _draw_gram(key, params, count, n if same else None, spectrum)
 
     def fit(key, params: Linear, data):
         if isinstance(data, Rows):
@@ -137,16 +137,17 @@ def _memory() -> Memory:
     )
 
 
-def _draw_gram(key, params: Linear, count, times, spectrum) -> Gram:
-    """The Gram matrix of `count` rows: a fresh Wishart, or `times` the re-used design's (NaN for no whole number)."""
+def _draw_gram(key, params: Linear, count, unit, spectrum) -> Gram:
+    """The Gram matrix of `count` rows: a fresh Wishart, or that of so many copies of the re-used design of `unit` rows."""
     value, _, setting = params
     d = value.shape[0]
     count = jnp.asarray(count, jnp.float32)
     if isinstance(setting.design, Loose):
         own = _fresh_root(random.fold_in(key, 0), d, count, spectrum, setting.design.rows)
-        root = jnp.where(jnp.isnan(times), own, setting.design.root * jnp.sqrt(jnp.where(jnp.isnan(times), 0.0, times)))
-    elif times is not None:
-        root = setting.design * jnp.sqrt(times)
+        times, whole = copies(count, unit)
+        root = jnp.where(whole, setting.design.root * jnp.sqrt(times), own)
+    elif unit is not None:
+        root = setting.design * jnp.sqrt(whole_copies(count, unit))
     else:
         root = _fresh_root(random.fold_in(key, 0), d, count, spectrum, ())
     place = jnp.arange(d).reshape((d,) + (1,) * key.ndim)

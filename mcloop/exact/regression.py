@@ -18,7 +18,7 @@ import numpy as np
 from mcloop import random
 from mcloop.checks import check, known
 from mcloop.exact import factors, means, reading
-from mcloop.exact.design import NOISE, Setting, copies, draw_bands, measure, need_noise, read_table, squared_solution
+from mcloop.exact.design import NOISE, Setting, draw_bands, measure, need_noise, read_table, squared_solution, whole_copies
 from mcloop.exact.gram import gram_model
 from mcloop.types import ClosedForms, InputError, Model, Objective
 
@@ -118,7 +118,7 @@ def _score_model(d, n, noise) -> Model:
     """OLS on a re-used design: labels enter through their mean over the design's copies only."""
 
     def sample(key, params: Score, count):
-        times = jnp.maximum(copies(count, n), 1.0)
+        times = jnp.maximum(whole_copies(count, n), 1.0)
         score = params.score + params.setting.noise / jnp.sqrt(times) * random.normal(key, params.score.shape[:1], block=NOISE)
         size = jnp.asarray(count, jnp.float32)
         return means.Mean(size, 0 * size, score)

@@ -12,7 +12,7 @@ from mcloop import laws
 from mcloop.errors import InputError
 from mcloop.laws import corrected_relative_error
 from mcloop.planner.run_errors import Curve, Errors, choose, pairs, read_results, scale
-from mcloop.report.limits import MISS, limits, looked
+from mcloop.report.limits import LEAST, MISS, limits, looked
 from mcloop.results import named, number, short
 
 
@@ -152,13 +152,17 @@ def _interval(ratio: _Ratio, miss: float) -> tuple[np.ndarray, np.ndarray]:
 def _cell(where, label: str, ratio: _Ratio, tolerance: float, g, theory: float, cells: int) -> Cell:
     """A cell's verdict, by an interval that pays for all cells, and where it first exceeded, by one that pays for all looks.
 
-    Of runs that never exceed, at most 2 % are meant to be given a "first exceeded", and as many an "exceeded"; tests of some
-    dozens of runs exclude several per cent.
+    Of runs that never exceed, at most 2 % are meant to be given a "first exceeded", and as many an "exceeded". Measured
+    (benchmarks/false_alarms.py, 2,000 runs a case, 5 to 400 seeds, three cells whose error is the tolerance times that of real
+    data only, twenty generations that hang together; 95 % intervals): "exceeded" 0.1 to 1.35 %, none above 1.96 %, and "first
+    exceeded" 0 to 0.9 %, none above 1.42 %; highest for squares of normal numbers and for log-normal ones at 5 and 10 seeds.
     """
     r, sem = ratio.value, ratio.sem
-    low, high = _interval(ratio, looked(MISS, cells))
+    # errors are skewed as squares are, of which Student's limit, all that few seeds have, knows nothing: it misses too often
+    last, every = (MISS / 4, MISS / 16) if ratio.seeds < LEAST else (MISS, MISS)
+    low, high = _interval(ratio, looked(last, cells))
     looks = cells * int(np.isfinite(sem).sum())
-    above = np.flatnonzero(_interval(ratio, looked(MISS, looks))[0] > tolerance)
+    above = np.flatnonzero(_interval(ratio, looked(every, looks))[0] > tolerance)
     if not np.isfinite(r[-1]):
         verdict = "not finite"
     elif not np.isfinite(low[-1]):

@@ -61,6 +61,7 @@ def limits_of_statistics(kept: Mapping[str, np.ndarray], count: int, miss: float
     return _both(right, left, z, count)
 
 
+@cache
 def _students(count: int, miss: float) -> float:
     from scipy.stats import t
 

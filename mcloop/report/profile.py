@@ -59,7 +59,9 @@ def profile(ds, experiment) -> list[Score]:
     it stands for a risk. Of more than eight cells, those are shown in which the risk (or the headline) is lowest and highest.
 
     All intervals of a profile hold together: each misses at the rate `MISS` over their number. A wrong "yes" or "no" is
-    meant for at most 2 % of reports; tests of some dozens of reports exclude several per cent.
+    meant for at most 2 % of reports. Measured (benchmarks/false_alarms.py), a wrong "yes" for three arms whose risk is that of
+    real data only: 1.4 % of 2,000 reports where seeds are 5 squares of normal numbers (95 % interval 0.93 to 2.02 %), 0.5 % of
+    1,000 for 5 log-normal ones (below 1.16 %), 0.1 % for 50 (below 0.56 %). Wrong "no"s were not simulated.
     """
     names = list(dict.fromkeys([*(n for n in RISKS if n in experiment.measure), *RISKS]))
     if not _SPEAKING.intersection(measures(ds)):  # a run of something else altogether, such as the gap of two loops

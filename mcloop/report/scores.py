@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,15 +60,16 @@ def place(ds, where: dict[str, Any], label: str, miss: float = 0.05) -> Place:
     """The cell of a Dataset at these coordinates."""
     reference = next(({**where, d: v} for d, v in references(ds) if where.get(d) != v), None)
 
+    @cache  # ten definitions ask for the same few
     def curve(name: str) -> Curve | None:
         return curve_of(ds, where, name)
 
+    @cache
     def real(name: str) -> tuple[Curve, int] | None:
         other = None if reference is None else curve_of(ds, reference, name)
         if other is not None and np.isfinite(other.mean[-1]):
             return other, -1
-        own = curve(name)
-        return None if own is None else (own, 0)
+        return None if (own := curve(name)) is None else (own, 0)
 
     return Place(label or "the loop", where, curve, real, miss)
 

@@ -61,8 +61,10 @@ def look(cell: Cell, name: str, miss: float) -> Look | None:
 def looks(shown: list[Cell]) -> list[tuple[Cell, str, Look | None]]:
     """Every curve of these cells that has a law, against it; all together are called wrong by chance at the rate `ALARM`.
 
-    Measured by simulation (tests/test_false_alarms.py), for a library that is right, at quickstart's and kazdan's tiny size and
-    small one, for log-normal seeds, and for a regression of T = d + 2 rows: at most 1 % of reports.
+    Measured (benchmarks/false_alarms.py, 2,000 reports a case), for a library that is right: Gaussians at quickstart's and
+    kazdan's tiny size and small one, and at 5 and 20 seeds, log-normal walks, and sums of normal, exponential and log-normal
+    numbers at 25: 0 to 0.15 % of reports, by 95 % intervals below 0.44 %. A regression of T = d + 2 rows, whose error has no
+    variance (20,000 reports): 0.69 % at 50 seeds, 0.48 % at 100, 0.47 % at 400, below 0.81 %.
     """
     curves = [(cell, name) for cell in shown for name in cell.law if name in cell.mean]
     miss = looked(ALARM, PLACES * len(curves))

@@ -64,9 +64,11 @@ def verdict(cell: Cell, name: str, worse: str, miss: float = MISS) -> str:
     """A sentence on where a curve went.
 
     "Collapsed", "is falling", "is getting worse" and the like are said where the seeds tell them from what is less: a report
-    is meant to say one that is not so in at most 2 % of cases; tests of some dozens of reports exclude several per cent,
-    for curves that lie on the edge of a word. What grows is judged by means over seeds; a variance by a typical seed, the
-    geometric mean of the seeds' ratios, as the collapse profile does.
+    is meant to say one that is not so in at most 2 % of cases. Measured (benchmarks/false_alarms.py, 2,000 reports of four
+    curves a case): "collapsed", of variances that end on its edge, a tenth, 0.25 % at 5 and 50 seeds and 0.4 % at 400 (95 %
+    intervals below 0.79 %); a word for errors at rest that have not moved, 0 to 0.85 % (below 1.36 %; normal, gamma,
+    log-normal and squared normal numbers, 5 and 50 seeds). What grows is judged by means over seeds; a variance by a typical
+    seed, the geometric mean of the seeds' ratios, as the collapse profile does.
 
     Args:
         worse: "up", "down" or "log", as `Experiment.worse`.
