@@ -90,6 +90,12 @@ SLOW = {
         "test_pooling_equals_torch_ties_included",
         "test_winograd_in_bfloat16_keeps_to_xla",
     ),
+    "test_own_data.py": (
+        "test_a_runs_folder_does_not_say_where_the_data_were",
+        "test_names_that_others_know_and_what_came_from_a_pipe",
+        "test_plot_and_certify_find_the_data_by_the_note_by_name_or_are_told",
+        "test_the_same_content_elsewhere_is_the_same_run_and_another_is_refused",
+    ),
     "test_planner.py": (
         "test_a_simulated_loop_at_the_safe_lam_has_the_tolerated_error",
         "test_the_command_on_a_run_of_the_library",
