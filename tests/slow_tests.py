@@ -142,6 +142,7 @@ SLOW = {
         "test_a_program_without_numbers",
         "test_a_warm_start_goes_on_and_a_cold_one_does_not",
         "test_every_cell_is_the_loop_alone",
+        "test_real_points_of_the_user",
         "test_resumed_is_uninterrupted",
         "test_seeds_are_spread_over_devices",
     ),
