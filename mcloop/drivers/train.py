@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from mcloop.checks import detached
 from mcloop.drivers.gather import assemble
 from mcloop.drivers.identity import cells_of
 from mcloop.drivers.plans import Plan, compiled_plans, hosted_plan, root_keys
@@ -78,7 +79,7 @@ def _lay_out(make, grid, seeds: int, generations: int, real, seed: int, folder: 
     """Axes, cells, their loops, and the plans that compute them; refuses what cannot be run."""
     check_generations(generations)
     check_seeds(seeds, seed)
-    seeds, generations, seed = int(seeds), int(generations), int(seed)
+    seeds, generations, seed, real = int(seeds), int(generations), int(seed), detached(real)
     axes = {name: read_axis(name, values) for name, values in dict(grid or {}).items()}
     check_axes(make, axes)
     cells = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
