@@ -71,7 +71,7 @@ def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experime
     bound = bind(experiment, settings.size, settings.grid)
     if warned := banner(ds, bound, settings):
         # what an untrained network does says nothing of its loop: no verdicts, and a sentence above all others
-        told = bound.notes
+        told, ds = bound.notes, ds.assign_attrs(unsound=1)
         bound = bound._replace(worse="", notes=lambda ds: [warned, *([] if told is None else told(ds))])
     try:
         for _ in cells(ds, bound):
