@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -29,6 +31,45 @@ def check(field: str, value, allowed: str, test: Callable[[np.ndarray], Any]) ->
         raise InputError(f"{field} must be {allowed}, not {shown!r}.")
 
 
+def detached(real: Any) -> Any:
+    """The same data with tensors of PyTorch, whatever gradients, device or width they have, as NumPy arrays."""
+
+    def one(value):
+        if not callable(getattr(value, "detach", None)):
+            return value
+        value = value.detach().cpu()
+        return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()  # which NumPy has no name for
+
+    return jax.tree.map(one, real)
+
+
+def numbers(field: str, value) -> np.ndarray:
+    """Real numbers, whole or not, from whatever `np.asarray` takes; a value that is being traced is left as it is.
+
+    Raises:
+        InputError: no numbers, complex ones, masked or missing values.
+    """
+    if isinstance(value, Tracer):
+        return value  # type: ignore[return-value]
+    if np.ma.is_masked(value):
+        raise InputError(f"{field} must be known everywhere, but {np.ma.count_masked(value)} of its values are masked.")
+    try:
+        array = np.asarray(detached(value))
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{field} must be an array that NumPy can read, not {type(value).__name__}.") from None
+    try:
+        if array.dtype.kind == "O":  # nullable columns, Decimals: by their values
+            array = np.array(array.tolist())
+            array = array.astype(np.float64) if array.dtype.kind == "O" else array
+        if jnp.issubdtype(array.dtype, np.floating) and array.dtype.kind != "f":  # bfloat16 and its kin
+            array = array.astype(np.float32)
+    except (TypeError, ValueError):
+        raise InputError(f"{field} must be an array of numbers, and {type(value).__name__} holds something else.") from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{field} must be an array of real numbers, not of {array.dtype}.")
+    return array
+
+
 def whole(name: str, value, low: int, high: int) -> int:
     """A whole number from `low` to `high`, or InputError."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
@@ -43,8 +84,6 @@ def check_seed(value, name: str = "seed") -> int:
 
 def ready() -> None:
     """Raise InputError where JAX cannot compute as it is set up, so that nothing else is blamed for it."""
-    import jax
-
     not_forked()
     asked = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms
     try:

@@ -114,16 +114,17 @@ def run(
 
 
 @app.command
-def plot(folder: Positional[Path], *, config: str | None = None) -> None:
+def plot(folder: Positional[Path], *, config: str | None = None, data: Path | None = None) -> None:
     """Draw the figures and the report of a finished run again.
 
     Args:
         folder: a run's folder.
         config: a file or a name to use in place of the config that the run was made with, such as the same one, mended.
+        data: where the run's data are now, should they have moved.
     """
     from mcloop.experiment.pipeline import draw_again
 
-    print(draw_again(folder, config))
+    print(draw_again(folder, config, data))
 
 
 @app.command
@@ -231,6 +232,7 @@ def certify(
     damping: float = 0.0,
     generations: int = 6,
     seed: int = 0,
+    data: Path | None = None,
 ) -> None:
     """The exact local rate of every loop of an experiment, and its least stable direction; or of a run's last checkpoints.
 
@@ -241,10 +243,11 @@ def certify(
         damping: a ridge in every refit, in units of the loss's Hessian, for networks whose Hessian is not positive.
         generations: of the two copies that are run where nothing can be differentiated.
         seed: root of all randomness.
+        data: as for `mcloop run`; of a folder, where its data are now, should they have moved.
     """
     from mcloop.experiment.certify import of_name_or_folder, show
 
-    found = of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed)
+    found = of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed, data)
     show(found)
 
 

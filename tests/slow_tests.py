@@ -20,6 +20,7 @@ SLOW = {
         "test_what_a_certificate_of_a_boundary_says",
     ),
     "test_cli.py": (
+        "test_a_terminal_without_our_letters",
         "test_a_users_own_config_file_runs",
         "test_ctrl_c_keeps_finished_blocks",
         "test_real_table_from_a_users_csv",
@@ -160,7 +161,16 @@ SLOW = {
         "test_winograd_in_bfloat16_keeps_to_xla",
     ),
     "test_newton.py": ("test_a_bent_valley_and_a_start_on_a_ridge",),
-    "test_pipeline.py": ("test_a_run_knows_its_own_config",),
+    "test_own_data.py": (
+        "test_a_runs_folder_does_not_say_where_the_data_were",
+        "test_names_that_others_know_and_what_came_from_a_pipe",
+        "test_plot_and_certify_find_the_data_by_the_note_by_name_or_are_told",
+        "test_the_same_content_elsewhere_is_the_same_run_and_another_is_refused",
+    ),
+    "test_pipeline.py": (
+        "test_a_run_knows_its_own_config",
+        "test_untrained_digits_are_told_from_trained_ones",
+    ),
     "test_planner.py": (
         "test_a_simulated_loop_at_the_safe_lam_has_the_tolerated_error",
         "test_the_command_on_a_run_of_the_library",
@@ -183,6 +193,7 @@ SLOW = {
         "test_a_shift_of_the_data_changes_no_error",
         "test_a_singular_design_is_fitted_by_the_pseudo_inverse",
         "test_columns_that_are_sums_of_others_are_named_and_nearly_singular_ones_keep_their_digits",
+        "test_tensors_of_pytorch_are_taken",
     ),
     "test_readme.py": ("test_snippets_run_from_a_file_outside_the_package",),
     "test_real_table.py": ("test_a_lam_that_is_no_whole_number_of_copies_runs_and_says_so",),
@@ -256,6 +267,7 @@ SLOW = {
         "test_a_warm_start_goes_on_and_a_cold_one_does_not",
         "test_every_cell_is_the_loop_alone",
         "test_every_regime_of_part_one_drives_shards",
+        "test_real_points_of_the_user",
         "test_resumed_is_uninterrupted",
         "test_seeds_are_spread_over_devices",
         "test_the_same_seed_gives_the_same_numbers_in_another_folder",

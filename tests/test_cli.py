@@ -181,3 +181,43 @@ def test_help_does_not_wait_for_jax():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "validate" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_without_our_letters(tmp_path, encoding):
+    """Every command writes to streams that lack letters; what a user typed in letters of theirs is quoted, and no fault."""
+    script = tmp_path / "all.py"
+    script.write_text(ALL_COMMANDS, encoding="ascii")
+    environment = {**os.environ, "LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    said = (done.stdout + done.stderr).decode(encoding)
+    assert done.returncode == 0 and "Traceback" not in said, said[-2000:]
+    codes = [line.split("=")[1] for line in said.splitlines() if line.startswith("code=")]
+    assert codes == ["None"] * 8 + ["2"] * 3
+    assert "holds no run" in said and "must be a file that exists" in said and "There is no file" in said
+
+
+ALL_COMMANDS = """
+import os
+from mcloop.cli import main
+folder = os.fsdecode(b"r\\xc3\\xbcn")  # as the system hands it over
+for words in (
+    ["list"],
+    ["list", "-v"],
+    ["show", "quickstart"],
+    ["plan", "--tolerance", "1.2"],
+    ["translate"],
+    ["run", "quickstart", "--size", "tiny", "--seeds", "4", "--generations", "3", "--set", "n=10", "--out", "run"],
+    ["plot", "run"],
+    ["certify", "quickstart", "--size", "tiny", "--set", "n=10", "--set", "regime=accumulate"],
+    ["plot", folder],
+    ["run", folder + ".py"],
+    ["run", "beyond/real_table", "--data", folder + ".csv"],
+):
+    code = None
+    try:
+        main(words)
+    except SystemExit as stop:
+        code = stop.code
+    print(f"code={code}")
+"""

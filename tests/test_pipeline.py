@@ -19,6 +19,8 @@ from mcloop.drivers import train as training
 from mcloop.drivers.unit import Unit
 from mcloop.experiment import config as ex
 from mcloop.experiment import drawing
+from mcloop.experiment.arguments import complete
+from mcloop.report import html, story
 from mcloop.storage.checkpoints import Keep
 
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")  # what fails is told, and the run goes on
@@ -158,11 +160,31 @@ def test_untrained_networks_get_no_verdict():
         ds = results.assemble({"cross_entropy": np.full(shape, level), "excess": np.full(shape, 10 * level)}, axes, {})
         ds["cross_entropy"].attrs["untrained"] = 5.63
         ds, bound = drawing.sound(ds, declared, settings)
-        from mcloop.report import story
-
         report = story.write(ds, bound, known, settings, [])
         assert ("UNTRAINED" in report) != told
         assert ("held" in report.split("## Collapse profile")[0]) == told
+        page = html.write(ds, bound, known, settings, {})
+        for text in (report, page):
+            assert ("No definition of collapse is judged" in text) != told and ("collapsed if" in text) == told
+        assert ("unsound" in page) is False
+
+
+def test_untrained_digits_are_told_from_trained_ones():
+    """What an untrained network draws has a score; a first generation no better than it gets no word on its arms."""
+    known = ex.find("gillman/mnist")
+    declared = ex.load(known)
+    settings = ex.settle(known, declared, "tiny", 2, 2)
+    axes = {**settings.grid, "seed": [0, 1], "generation": [1, 2]}
+    ds = results.assemble({"fid": np.ones((3, 1, 2, 2)), "diversity": np.ones((3, 1, 2, 2))}, axes, {})
+    ds = declared.annotate(ds, complete(declared, "tiny", settings.grid))
+    blank = ds["fid"].attrs["untrained"]
+    assert blank > 2 * ds["fid"].attrs["floor"] > 0
+    for level, told in ((blank, False), (blank / 2, True)):
+        seen = ds.assign(fid=ds["fid"].copy(data=np.full(ds["fid"].shape, level)))
+        drawn, bound = drawing.sound(seen, declared, settings._replace(size="small"))
+        report = story.write(drawn, bound, known, settings, [])
+        assert ("UNTRAINED" in report) != told and ("collapsed if" in report) == told
+        assert (" baseline" in " ".join(story.tell(drawn, bound, known, settings).seen)) == told
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

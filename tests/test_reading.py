@@ -152,3 +152,18 @@ def test_columns_that_are_sums_of_others_are_named_and_nearly_singular_ones_keep
         seen = run(exact.linear_regression(4, 40, 0.3, **how), (near, y, near, y), jax.random.split(KEY, 500), 2)
         np.testing.assert_allclose(seen["held_out_error"][0], ((y - near @ w) ** 2).mean(), rtol=1e-4)
         assert abs(seen["test_error"][1].mean() / (0.09 * 4 / 40) - 1) < 4 * np.sqrt(2 / 4 / 500)
+
+
+@pytest.mark.parametrize("kind", ["float32 with gradients", "bfloat16", "int64"])
+def test_tensors_of_pytorch_are_taken(kind, tmp_path, refused):
+    torch = pytest.importorskip("torch")
+    values = np.random.default_rng(0).integers(-9, 9, (12, 2))
+    tensor = torch.tensor(values)
+    given = {"float32 with gradients": tensor.float().requires_grad_(), "bfloat16": tensor.bfloat16(), "int64": tensor}[kind]
+    one = mcloop.make_loop(exact.gaussian(d=2, n=12), regimes.accumulate())
+    wanted = mcloop.scan(one, jax.random.key(0), values, 3)[1]["w2"]
+    np.testing.assert_array_equal(mcloop.scan(one, jax.random.key(0), given, 3)[1]["w2"], wanted)
+    swept = [mcloop.sweep(lambda: one, seeds=2, generations=3, real=real, folder=tmp_path / "run") for real in (given, given)]
+    assert swept[0].identical(swept[1]) and np.isfinite(swept[0]["w2"]).all()  # and the folder knows them again
+    with refused("real must be finite"):
+        mcloop.scan(one, jax.random.key(0), given / 0.0, 3)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import jax
 import jax.numpy as jnp
 import learners
@@ -16,6 +17,7 @@ import xarray as xr
 
 from mcloop import correctors, make_loop, regimes, scan, train
 from mcloop.drivers.plans import unit_name
+from mcloop.drivers.train import last_states
 from mcloop.errors import InputError
 from mcloop.models.compiled import compiled_model
 from mcloop.models.training import Budget, linear, training
@@ -362,6 +364,28 @@ class TestCompiled:
             for name in ("spread", "loss", "param_distance", "field_distance", "effective_lam"):
                 np.testing.assert_allclose(ds[name].sel(lam=lam, seed=1), alone[name], rtol=2e-3, atol=1e-4)
         assert ds.density.attrs["picture"] == "density" and (ds.density.sum(("y", "x")) == 50).all()
+
+    def test_real_points_of_the_user(self, tmp_path):
+        """They are what a scan starts from, part of what the folder holds, and refused in one sentence where they are none."""
+        real = np.random.default_rng(3).normal(5, 1, (40, 2))
+        grid = {"lam": [1.0]}
+        ds = run(tmp_path, self.make, grid, generations=3, real=real)
+        alone = scan(self.make(1.0), jax.random.fold_in(jax.random.key(0), 0), real, 3)[1]
+        for name in ("spread", "loss", "param_distance", "effective_lam"):
+            np.testing.assert_allclose(ds[name].sel(lam=1, seed=0), alone[name], rtol=2e-3, atol=1e-4)
+        for t in (2, 3):
+            shutil.rmtree(tmp_path / "grid" / f"generation-000{t}")
+        assert run(tmp_path, self.make, grid, generations=3, real=real).identical(ds)
+        for other in (real + 1, None):
+            with helpers.refused("holds another loop", "real was"):
+                run(tmp_path, self.make, grid, generations=3, real=other)
+        (_, _, _, state), *_ = last_states(self.make, grid, 1, 3, folder=tmp_path, real=real)
+        assert int(state.t) == 3
+        for wrong, said in ((real[:30], "shape (40, 2)"), (np.full((40, 2), np.nan), "finite"), ("text", "real numbers")):
+            with helpers.refused("real must be", said):
+                run(tmp_path / "wrong", self.make, grid, generations=3, real=wrong)
+        with helpers.refused("real must be None for a hosted model"):
+            run(tmp_path / "wrong", real=real)
 
     def test_resumed_is_uninterrupted(self, reference, tmp_path):
         folder, ds = reference

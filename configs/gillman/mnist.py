@@ -11,6 +11,7 @@ Expected: in the paper, at lam 1.5, iterative fine-tuning ends above self-correc
     and recall against the first 2,000 test images, which are cleaner than the mixed ones that are taken now)
 """
 
+from contextlib import suppress
 from functools import cache
 
 import jax
@@ -23,7 +24,7 @@ from mcloop.experiment import Experiment, Size
 from mcloop.metrics.features import lenet_features, pixels_features
 from mcloop.metrics.panel import image_panel
 from mcloop.models.diffusion import diffusion
-from mcloop.models.hosted import hosted_model, images
+from mcloop.models.hosted import Diverged, hosted_model, images
 from mcloop.models.processes import ddpm
 from mcloop.models.samplers import ancestral, ddim
 from mcloop.models.training import Budget, compute_dtype, linear, staircase, training
@@ -134,16 +135,19 @@ def family(
 
 def annotate(ds, options):
     """The dataset with what its figures and report say: the evaluation, and what the correction does to a perfect model."""
-    found = {"data": "mnist", "count": 12_000, "pixels": 28, "space": "paper", "samples": 5000, "k": 16, **options}
-    data, pixels, samples = found["data"], found["pixels"], found["samples"]
-    judge = panel(data, pixels, found["space"], samples)
+    data, count, pixels, samples = (options[name] for name in ("data", "count", "pixels", "samples"))
+    judge = panel(data, pixels, options["space"], samples)
     ds = judge.annotate(ds)
+    model = make(**options).model
+    _, start = model.observe(jax.random.key(1), None)
+    with suppress(Diverged):  # what draws nothing finite is no model to compare with
+        ds["fid"].attrs["untrained"] = float(model.evaluate(jax.random.key(2), start.initial, None)["fid"])
     chosen = real(data, pixels)
     held_out = {"x": chosen.train_x[-samples:], "label": chosen.train_y[-samples:]}
     ds.attrs["dtype"] = np.dtype(compute_dtype() or np.float32).name
     said = []
-    for k in sorted({found["k"], 4 * found["k"]}):
-        moved = move(jax.random.key(0), held_out, centroids(data, found["count"], pixels, k))
+    for k in sorted({options["k"], 4 * options["k"]}):
+        moved = move(jax.random.key(0), held_out, centroids(data, count, pixels, k))
         seen = judge.see({name: np.asarray(x) for name, x in moved.items()}, None)
         said.append(f"FID {seen['fid']:.3g}, precision {seen['precision']:.2f} and recall {seen['recall']:.2f} at K = {k}")
     ds.attrs["remarks"] = [

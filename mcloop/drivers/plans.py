@@ -53,13 +53,13 @@ def root_keys(seed: int, seeds: int) -> jax.Array:
     return random.fold_in(jnp.broadcast_to(jax.random.key(seed), (seeds,)), jnp.arange(seeds, dtype=jnp.uint32))
 
 
-def hosted_plan(loop: Loop, cell, places: list[int], i: int, key, folder: Path, common, generations: int) -> Plan:
+def hosted_plan(loop: Loop, cell, places: list[int], i: int, key, folder: Path, common, generations: int, real=None) -> Plan:
     """One hosted loop and seed; the loop of all of `places`, cells of the grid."""
     name = unit_name({**cell, "seed": i})
     shards, partial = folder / name / "shards", PartialDraws(folder / name / "partial_draws")
 
     def first(given: tuple[State, Info] | None) -> tuple[State, Info]:
-        state = write_shards(loop.init(key, None, generations, first=None if given is None else given[0].params), shards)
+        state = write_shards(loop.init(key, real, generations, first=None if given is None else given[0].params), shards)
         if given is not None:
             return state, given[1]
         with keeping(partial):
@@ -71,7 +71,7 @@ def hosted_plan(loop: Loop, cell, places: list[int], i: int, key, folder: Path, 
         return write_shards(state, shards), {k: np.asarray(v) for k, v in info.items()}
 
     def start() -> State:
-        return loop.init(key, None, generations, first=())
+        return loop.init(key, real, generations, first=())
 
     # the data count by what is in them: a folder begun with other images is refused
     settings = {**common, "cell": describe(cell), "replica": i, "data_sha256": fingerprint(start().real)}
@@ -80,7 +80,9 @@ def hosted_plan(loop: Loop, cell, places: list[int], i: int, key, folder: Path, 
     return Plan(name, settings, codec, first, step, lambda c, s: () if c in places and s == i else None, shared, partial.tidy)
 
 
-def compiled_plans(make, cells: list[tuple[int, dict[str, Any], Loop]], keys, common, generations: int) -> list[Plan]:
+def compiled_plans(
+    make, cells: list[tuple[int, dict[str, Any], Loop]], keys, common, generations: int, real=None
+) -> list[Plan]:
     """One plan for each combination of the axes that are not numbers, or whose numbers shape the program."""
     groups: dict[tuple, list[tuple[int, dict[str, Any], Loop]]] = {}
     for one in cells:
@@ -88,30 +90,30 @@ def compiled_plans(make, cells: list[tuple[int, dict[str, Any], Loop]], keys, co
     plans = []
     for fixed, members in groups.items():
         try:
-            plans.append(_group(make, fixed, members, keys, common, generations))
+            plans.append(_group(make, fixed, members, keys, common, generations, real))
         except Exception:  # a number that cannot be traced; what fails for another reason fails again below
             traced = {k: [cell[k] for _, cell, _ in members] for k in members[0][1] if k not in dict(fixed)}
-            shapes = shaping(lambda v, f=fixed: _began(make(**dict(f), **v), keys[0], generations), traced)
+            shapes = shaping(lambda v, f=fixed: _began(make(**dict(f), **v), keys[0], generations, real), traced)
             if not shapes:
                 raise
             again: dict[tuple, list[tuple[int, dict[str, Any], Loop]]] = {}
             for one in members:
                 again.setdefault(fixed + tuple((k, one[1][k]) for k in shapes), []).append(one)
-            plans += [_group(make, key, group, keys, common, generations) for key, group in again.items()]
+            plans += [_group(make, key, group, keys, common, generations, real) for key, group in again.items()]
     return plans
 
 
-def _group(make, fixed: tuple, members: list[tuple[int, dict[str, Any], Loop]], keys, common, generations: int) -> Plan:
+def _group(make, fixed: tuple, members: list[tuple[int, dict[str, Any], Loop]], keys, common, generations: int, real) -> Plan:
     loops = cells_of([(cell, loop) for _, cell, loop in members])
     places = [(place, cell) for place, cell, _ in members]
-    return _program(make, dict(fixed), places, keys, {**common, **loops}, generations)
+    return _program(make, dict(fixed), places, keys, {**common, **loops}, generations, real)
 
 
-def _began(loop: Loop, key, generations: int):
-    return first_generation(loop, key, None, generations, lambda s: loop.generation(key, s))
+def _began(loop: Loop, key, generations: int, real):
+    return first_generation(loop, key, real, generations, lambda s: loop.generation(key, s))
 
 
-def _program(make, fixed: dict[str, Any], members, keys, common, generations: int) -> Plan:
+def _program(make, fixed: dict[str, Any], members, keys, common, generations: int, real) -> Plan:
     traced = [k for k in members[0][1] if k not in fixed]
     flat = {k: jnp.asarray([cell[k] for _, cell in members], jnp.float32) for k in traced}
     places = {place: j for j, (place, _) in enumerate(members)}
@@ -123,7 +125,7 @@ def _program(make, fixed: dict[str, Any], members, keys, common, generations: in
     flat, where = jax.device_put((flat, where), across)
 
     def begin(key, where, cell):
-        return _began(make(**fixed, **cell), key, generations)
+        return _began(make(**fixed, **cell), key, generations, real)
 
     def advance(key, where, cell, state):
         return make(**fixed, **cell).generation(key, state)

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from mcloop import random
-from mcloop.checks import not_forked
+from mcloop.checks import detached, not_forked
 from mcloop.types import InputError, Loop, State
 
 
@@ -90,7 +90,7 @@ def scan(loop: Loop, key: jax.Array, real=None, generations: int = 100) -> tuple
     generations = int(generations)
     if not isinstance(loop, Loop):
         raise InputError(f"loop must be a mcloop Loop, which make_loop returns, not {type(loop).__name__}.")
-    key = random.as_key(key)
+    key, real = random.as_key(key), detached(real)
     fixed = _Constant(loop, (loop.init, loop.generation, loop.measure))
     truth, data = (real, None) if real is None or hasattr(real, "_fields") else (None, _Constant(real, _digest(real)))
     one = partial(_scan, fixed, truth=truth, data=data, generations=generations)

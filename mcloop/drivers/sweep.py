@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from mcloop import results
-from mcloop.checks import check_seed
+from mcloop.checks import check_seed, detached
 from mcloop.drivers import reduce as reductions
 from mcloop.drivers.blocks import Plan, loops_of, run_plans
 from mcloop.drivers.identity import cells_of
@@ -75,7 +75,7 @@ def sweep(
     """
     check_generations(generations)
     check_seeds(seeds, seed)
-    seeds, generations, seed = int(seeds), int(generations), int(seed)
+    seeds, generations, seed, real = int(seeds), int(generations), int(seed), detached(real)
     if block is not None and min(block) < 1:
         raise InputError(f"block must be (grid points, seeds), both >= 1, not {block}.")
     variables = (variables,) if isinstance(variables, str) else variables

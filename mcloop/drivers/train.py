@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from mcloop.checks import detached
 from mcloop.drivers.gather import assemble
 from mcloop.drivers.identity import cells_of
 from mcloop.drivers.plans import Plan, compiled_plans, hosted_plan, root_keys
@@ -22,7 +23,7 @@ from mcloop.models.hosted import Diverged
 from mcloop.progress import listening
 from mcloop.regimes import check_room
 from mcloop.storage.checkpoints import Keep
-from mcloop.storage.identity import describe_loop, numerics
+from mcloop.storage.identity import describe, describe_loop, numerics
 from mcloop.storage.run_folder import locked
 from mcloop.types import Loop, State
 
@@ -34,6 +35,7 @@ def train(
     generations: int = 10,
     *,
     folder: str | os.PathLike[str],
+    real: Any = None,
     seed: int = 0,
     keep: Keep | None = None,
     progress: bool = False,
@@ -53,6 +55,7 @@ def train(
         seeds: replicas of every cell; a seed draws the same numbers in every cell.
         generations: fits; generation 1 is the fit on real data.
         folder: where checkpoints, shards and measures go.
+        real: what every loop starts from (see `make_loop`); a hosted model has its own.
         seed: root of all randomness.
         keep: which checkpoints stay; default all of them.
         progress: show a bar on standard error, or a line a generation where that is a file.
@@ -65,18 +68,18 @@ def train(
         InputError: before anything runs for a bad axis or value; later for a full disk.
     """
     where = Path(folder)
-    axes, cells, loops, plans = _lay_out(make, grid, seeds, generations, seed, where)
+    axes, cells, loops, plans = _lay_out(make, grid, seeds, generations, real, seed, where)
     identify(cells_of(list(zip(cells, loops, strict=True))))
     with locked(where):
         results, remarks = _run(plans, where, generations, keep or Keep(), progress)
     return assemble(plans, results, axes, len(cells), seeds, generations, loops, {"seed": seed, **(attributes or {})}, remarks)
 
 
-def _lay_out(make, grid, seeds: int, generations: int, seed: int, folder: Path):
+def _lay_out(make, grid, seeds: int, generations: int, real, seed: int, folder: Path):
     """Axes, cells, their loops, and the plans that compute them; refuses what cannot be run."""
     check_generations(generations)
     check_seeds(seeds, seed)
-    seeds, generations, seed = int(seeds), int(generations), int(seed)
+    seeds, generations, seed, real = int(seeds), int(generations), int(seed), detached(real)
     axes = {name: read_axis(name, values) for name, values in dict(grid or {}).items()}
     check_axes(make, axes)
     cells = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
@@ -87,6 +90,7 @@ def _lay_out(make, grid, seeds: int, generations: int, seed: int, folder: Path):
             raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
         check_room(loop.model, loop.regime, generations)
     common = {"seed": seed, "generations": generations, "numerics": numerics()}
+    common |= {} if real is None else {"real": describe(real)}
     arrays: dict[int, Any] = {}
     # cells of one and the same loop (a baseline at every lam) are one plan, named after the first of them
     same = [[c for c, other in enumerate(loops) if other is loop] for loop in loops]
@@ -97,21 +101,21 @@ def _lay_out(make, grid, seeds: int, generations: int, seed: int, folder: Path):
     ]
     known = {places[0]: describe_loop(loop, arrays) for places, _, loop in hosted}
     plans = [
-        hosted_plan(loop, cell, places, i, keys[i], folder, {**common, "loop": known[places[0]]}, generations)
+        hosted_plan(loop, cell, places, i, keys[i], folder, {**common, "loop": known[places[0]]}, generations, real)
         for i in range(seeds)
         for places, cell, loop in hosted
     ]
     members = [(p, c, loop) for p, (c, loop) in enumerate(zip(cells, loops, strict=True)) if loop.model.hosted is None]
-    plans += compiled_plans(make, members, keys, common, generations)
+    plans += compiled_plans(make, members, keys, common, generations, real)
     return axes, cells, loops, plans
 
 
-def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.PathLike[str], seed: int = 0):
+def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.PathLike[str], real: Any = None, seed: int = 0):
     """The last checkpoint of replica 0 of every cell: (cell, loop, key, State), a cell without one left out.
 
     Arguments as for `train`, whose run is in `folder`; nothing is computed.
     """
-    _, cells, loops, plans = _lay_out(make, grid, seeds, generations, seed, Path(folder))
+    _, cells, loops, plans = _lay_out(make, grid, seeds, generations, real, seed, Path(folder))
     found = []
     with locked(Path(folder)):
         for plan in plans:

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from mcloop.checks import check, known
+from mcloop.checks import numbers as numbers
 from mcloop.types import InputError
 
 
@@ -37,33 +37,6 @@ def over_cells(tree, axes: int):
 def as_real(batch: Any):
     """The same points, marked as real data (rows carry weights, statistics a size)."""
     return batch._replace(real=batch.weight if hasattr(batch, "weight") else batch.size)
-
-
-def numbers(field: str, value) -> np.ndarray:
-    """Real numbers, whole or not, from whatever `np.asarray` takes; a value that is being traced is left as it is.
-
-    Raises:
-        InputError: no numbers, complex ones, masked or missing values.
-    """
-    if isinstance(value, Tracer):
-        return value  # type: ignore[return-value]
-    if np.ma.is_masked(value):
-        raise InputError(f"{field} must be known everywhere, but {np.ma.count_masked(value)} of its values are masked.")
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{field} must be an array that NumPy can read, not {type(value).__name__}.") from None
-    try:
-        if array.dtype.kind == "O":  # nullable columns, Decimals: by their values
-            array = np.array(array.tolist())
-            array = array.astype(np.float64) if array.dtype.kind == "O" else array
-        if jnp.issubdtype(array.dtype, np.floating) and array.dtype.kind != "f":  # bfloat16 and its kin
-            array = array.astype(np.float32)
-    except (TypeError, ValueError):
-        raise InputError(f"{field} must be an array of numbers, and {type(value).__name__} holds something else.") from None
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{field} must be an array of real numbers, not of {array.dtype}.")
-    return array
 
 
 def points(real, d: int | None, n, centred: bool = True) -> jax.Array:

@@ -11,6 +11,7 @@ from typing import Any
 from mcloop.errors import InputError
 from mcloop.experiment.arguments import bind
 from mcloop.experiment.config import Caption, Experiment, Settings
+from mcloop.experiment.own_data import placeless
 from mcloop.experiment.simulate import UNFINISHED, annotated, read_data, remark
 from mcloop.storage.files import one_line
 
@@ -41,7 +42,7 @@ def complete(ds, experiment: Experiment, settings: Settings, table: Any = None):
     try:
         return annotated(ds, experiment, settings, read_data(experiment, settings) if table is None else table)
     except Exception as error:
-        return _failed(ds, "annotate", error)
+        return _failed(ds, "annotate", error, settings.data)
 
 
 def banner(ds, experiment: Experiment, settings: Settings) -> str:
@@ -70,7 +71,7 @@ def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experime
     bound = bind(experiment, settings.size, settings.grid)
     if warned := banner(ds, bound, settings):
         # what an untrained network does says nothing of its loop: no verdicts, and a sentence above all others
-        told = bound.notes
+        told, ds = bound.notes, ds.assign_attrs(unsound=1)
         bound = bound._replace(worse="", notes=lambda ds: [warned, *([] if told is None else told(ds))])
     try:
         for _ in cells(ds, bound):
@@ -118,12 +119,12 @@ def text(ds, name: str, write: Callable[[Any], str], known: Caption) -> tuple[An
         return ds, _plain(ds, known, name)
 
 
-def _failed(ds, what: str, error: Exception):
+def _failed(ds, what: str, error: Exception, data: str | None = None):
     """The Dataset with a remark on what could not be done; the numbers do not depend on it."""
     why = one_line(error).rstrip(".") if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error)}"
     said = f"{what} of this experiment failed ({why}); the numbers in results.nc do not depend on it."
     warnings.warn(said, stacklevel=3)
-    return remark(ds, said)
+    return remark(ds, placeless(said, data))
 
 
 def _plain(ds, known: Caption, name: str) -> str:

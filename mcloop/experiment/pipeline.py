@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import warnings
@@ -11,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from mcloop.errors import InputError
-from mcloop.experiment import drawing, origin
+from mcloop.experiment import drawing, origin, own_data
 from mcloop.experiment.config import Caption, Experiment, Settings, folders
-from mcloop.experiment.simulate import read_data, simulate
+from mcloop.experiment.simulate import UNFINISHED, read_data, simulate
 from mcloop.progress import listening
 from mcloop.storage.checkpoints import Keep
-from mcloop.storage.files import one_line, save, sha256, show
+from mcloop.storage.files import one_line, save, show
 from mcloop.storage.lock import locked
 from mcloop.storage.manifest import read_manifest
 from mcloop.storage.run_folder import Run, open_run
@@ -30,8 +29,11 @@ def run_into(
     """Run (or finish, or reuse) a run in its folder, draw it, and return one line on what is where."""
     # what is no data is refused before all of it is hashed
     table = None if settings.data is None else read_data(experiment, settings)
-    record = _record(known, settings)
-    with open_run(folder, record, noted=_NOTED) as run:
+    kept = own_data.record(settings.data)
+    record = {**settings._asdict(), "config_sha256": origin.digest(known.path), **kept}
+    with open_run(folder, record, noted=(*_NOTED, "data") if own_data.same(folder, kept) else _NOTED) as run:
+        run.note(data=kept["data"])
+        own_data.remember(settings.data, kept)
         noted = {name: record[name] for name in _NOTED}
         same_file = run.manifest["settings"].get("config_sha256") == record["config_sha256"]
 
@@ -110,42 +112,22 @@ def set_aside(folder: Path) -> None:
             raise InputError(f"'{folder}' cannot be moved to '{aside}': {error.strerror}.") from error
 
 
-def draw_again(folder: Path, config: str | None = None) -> str:
+def draw_again(folder: Path, config: str | None = None, data: str | os.PathLike[str] | None = None) -> str:
     """Figures and report of a run that is there, from its results.nc.
 
     Args:
         config: a file to use in place of the one that the run was made with, such as the same file, mended.
+        data: where the run's data are now, should they have moved.
     """
     known, experiment, settings = origin.of_run(folder, config)
     with open_run(folder, read_manifest(folder)["settings"]) as run:
         ds = run.load_dataset()
         if ds is None:
             raise InputError(f"folder '{folder}' has no finished results to draw; `mcloop run {settings.name}` makes them.")
+        if data is not None or UNFINISHED in ds.attrs:
+            settings = own_data.located(folder, settings, data)
         _draw(run, ds, known, experiment, settings)
     return f"Drew {folder}/plots, {folder}/report.html and {folder}/report.md."
-
-
-def _record(known: Caption, settings: Settings) -> dict:
-    """The settings as the manifest keeps them; a data file counts by what is in it, not only by name."""
-    record = {**settings._asdict(), "config_sha256": origin.digest(known.path)}
-    if settings.data is not None and not settings.data.startswith(("tfds:", "hf:")):  # of which the name is all there is
-        record["data_sha256"] = _digest(Path(settings.data))
-    return record
-
-
-def _digest(data: Path) -> str:
-    """The SHA-256 of a file, or of all the files of a folder; never more than a part of a file is in memory."""
-    try:
-        if not data.is_dir():
-            return sha256(data)
-        found = hashlib.sha256()
-        for path in sorted(p for p in data.rglob("*") if p.is_file()):
-            found.update(os.fsencode(path.relative_to(data).as_posix()))
-            found.update(bytes.fromhex(sha256(path)))
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or one_line(error)
-        raise InputError(f"data must be a file that can be read, not {str(data)!r} ({why}).") from error
-    return found.hexdigest()
 
 
 def _draw(run: Run, ds, known: Caption, experiment: Experiment, settings: Settings, table=None) -> None:

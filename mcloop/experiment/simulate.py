@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mcloop import results
 from mcloop.errors import InputError
 from mcloop.experiment.arguments import complete
 from mcloop.experiment.config import Experiment, Settings
+from mcloop.experiment.own_data import placeless
 from mcloop.storage.checkpoints import Keep
 from mcloop.storage.files import one_line
 
@@ -22,7 +24,17 @@ UNFINISHED = "unannotated"  # attribute of a Dataset that `annotate` has not com
 
 def read_data(experiment: Experiment, settings: Settings):
     """The user's data, or what stands in for them; None for an experiment that takes none."""
-    return None if experiment.load is None else experiment.load(Path(settings.data) if settings.data else None)
+    if experiment.load is None:
+        return None
+    table = experiment.load(Path(settings.data) if settings.data else None)
+    # its words may be part of what a loop is said to be
+    words = {name: _printable(getattr(table, name), settings.data) for name in ("source", "remarks")}
+    if hasattr(table, "_replace"):
+        return table._replace(**words)
+    for name, said in words.items():
+        with suppress(AttributeError):  # of a frozen object, which has to know itself what it says
+            setattr(table, name, said)
+    return table
 
 
 def prepared(experiment: Experiment, settings: Settings, table: Any = None):
@@ -89,14 +101,14 @@ def simulate(
         how["static"] = (*STATIC, *experiment.static)
         ds = sweep(make, settings.grid, folder=folder / "chunks", **how, **shared)
     ds = _with_measures(ds, experiment, settings).assign_attrs({UNFINISHED: 1} if experiment.annotate else {})
-    return ds.assign_attrs({name: _printable(value) for name, value in ds.attrs.items()})
+    return ds.assign_attrs({name: _printable(value, settings.data) for name, value in ds.attrs.items()})
 
 
-def _printable(value: Any) -> Any:
-    """Text without what no file can hold: the name of a data file need not be UTF-8."""
+def _printable(value: Any, data: str | None) -> Any:
+    """Text without what no file should hold: where the user's data lie, and a name of theirs that is not UTF-8."""
     if isinstance(value, (list, tuple)):
-        return [_printable(v) for v in value]
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        return type(value)(_printable(v, data) for v in value)
+    return placeless(value, data).encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _with_measures(ds, experiment: Experiment, settings: Settings):

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from mcloop import random
+from mcloop.checks import known, numbers
 from mcloop.errors import InputError
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.models.training import Fitted, Training, averaged, begin, finish, finite, sound, start, step
@@ -77,7 +79,9 @@ def compiled_model(
 
     def observe(key, real):
         k_real, k_initial, k_reference = (random.fold_in(key, i) for i in range(3))
-        values = source.sample(k_real, int(n)) if real is None else jax.tree.map(jnp.asarray, real)
+        # the shapes of what the source gives; nothing is drawn twice
+        own = None if real is None else jax.eval_shape(lambda key: source.sample(key, int(n)), k_real)
+        values = source.sample(k_real, int(n)) if real is None else _read(real, own)
         initial = learner.init(k_initial)
         best: Any = ()
         if reference:
@@ -108,6 +112,25 @@ def compiled_model(
         evaluate=look,
         forms=ClosedForms(objective=_objective(learner)),
     )
+
+
+def _read(real, like):
+    """The user's points, as the source's come: InputError for other shapes, no numbers, NaN or infinity."""
+    tree = jax.tree.structure(like)
+    try:
+        parts = tree.flatten_up_to(real)
+    except (TypeError, ValueError):
+        raise InputError(f"real must be points as the source gives them, {tree}, not {type(real).__name__}.") from None
+
+    def one(given, wanted):
+        array = numbers("real", given)
+        if array.shape != wanted.shape:
+            raise InputError(f"real must be an array of shape {wanted.shape}, as n and the source say, not {array.shape}.")
+        if (values := known(array)) is not None and not np.isfinite(values).all():
+            raise InputError("real must be finite everywhere, but it holds NaN or infinity.")
+        return jnp.asarray(array, wanted.dtype)
+
+    return tree.unflatten([one(*pair) for pair in zip(parts, jax.tree.leaves(like), strict=True)])
 
 
 def _trainer(learner: Learner, training: Training):

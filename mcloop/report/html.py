@@ -72,7 +72,7 @@ footer { margin-top: 3rem }
   figure img { max-width: 100% } }
 """
 # attributes of a Dataset that have their own place
-_PLACED = ("remarks", "evaluation", "estimator", "features", "split", "config", "size", "seed", "sample_count")
+_PLACED = ("remarks", "evaluation", "estimator", "features", "split", "config", "size", "seed", "sample_count", "unsound")
 
 
 def write(

@@ -65,7 +65,8 @@ def tell(ds, experiment, caption, settings) -> Story:
         f"{settings.generations} generations (generation 1 is the fit on real data), seed {settings.seed}."
     )
     seen = _sentences(shown, names[0], experiment, _floor(ds[names[0]])) if experiment.worse else []
-    if "arm" in ds[names[0]].dims and ds["arm"].dtype.kind in "OUS":
+    unsound = "unsound" in ds.attrs  # networks that learned nothing: no words on what their loops do
+    if not unsound and "arm" in ds[names[0]].dims and ds["arm"].dtype.kind in "OUS":
         alone = all(ds.sizes[d] == 1 for d in ds[names[0]].dims if d not in (*INSIDE, "arm"))
         others = names[1:] if alone else []
         # half of the false alarms that a report may have is the headline's
@@ -77,7 +78,7 @@ def tell(ds, experiment, caption, settings) -> Story:
         seen += [f"- {note}" for note in experiment.notes(ds)]
     seen = [unplaced(said.removeprefix("- ")) for said in seen]
     rows = [[*map(short, c.where.values()), *(number(c.mean[n][-1], c.sem[n][-1]) for n in names)] for c in shown[:_ROWS]]
-    scores = profile(ds, experiment)
+    scores = [] if unsound else profile(ds, experiment)
     return Story(
         title=caption.title.rstrip("."),
         data=unplaced(ds.attrs.get("data", "")),
@@ -93,12 +94,16 @@ def tell(ds, experiment, caption, settings) -> Story:
         more=max(0, len(shown) - _ROWS),
         axes={a: AXES[a] for a in shown[0].where if a in AXES},
         scores=scores,
-        scored=preamble(ds, scores),
+        scored=_UNSOUND if unsound else preamble(ds, scores),
         # what a user brought is not quoted: of their stories only those that the model told
         stories=told(ds, real=settings.data is None),
     )
 
 
+_UNSOUND = (
+    "No definition of collapse is judged here: the networks of generation 1 have learned next to nothing, so that whatever "
+    "their loops do says nothing of a model that has learned."
+)
 _ROWS = 60  # of the table; the rest is in results.nc
 
 

@@ -135,6 +135,11 @@ class Run:
             belongs(self.folder, "a run of other loops", kept, normalise(loops))
         self._update(loops=normalise(loops), settings={**self.manifest["settings"], **noted})
 
+    def note(self, **noted: Any) -> None:
+        """Renews settings that are kept and not compared."""
+        if any(self.manifest["settings"].get(name) != value for name, value in noted.items()):
+            self._update(settings={**self.manifest["settings"], **noted})
+
     def keep_config(self, path: Path, name: str) -> None:
         """Keeps a copy of the file that says what is run, and notes where it was."""
         payload = path.read_bytes()
