@@ -8,7 +8,7 @@ import xarray as xr
 from mcloop.cli import main
 from mcloop.data.text import Corpus
 from mcloop.data.tokens import byte_tokenizer
-from mcloop.experiment.pipeline import _digest
+from mcloop.experiment.own_data import digest
 from mcloop.laws import unsaid
 from mcloop.nets.transformer import GPT2_9M
 from mcloop.report.cells import Cell
@@ -112,14 +112,14 @@ def test_a_folder_of_text_counts_by_what_is_in_it(tmp_path, refused):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one.txt").write_text("One.")
     (tmp_path / "a" / "two.txt").write_text("Two.")
-    first = _digest(tmp_path / "a")
-    assert first == _digest(tmp_path / "a") != _digest(tmp_path / "a" / "one.txt")
+    first = digest(tmp_path / "a")
+    assert first == digest(tmp_path / "a") != digest(tmp_path / "a" / "one.txt")
     (tmp_path / "a" / "two.txt").write_text("Too.")
-    changed = _digest(tmp_path / "a")
+    changed = digest(tmp_path / "a")
     (tmp_path / "a" / "two.txt").rename(tmp_path / "a" / "three.txt")
-    assert len({first, changed, _digest(tmp_path / "a")}) == 3
+    assert len({first, changed, digest(tmp_path / "a")}) == 3
     with refused("data", "missing"):
-        _digest(tmp_path / "missing")
+        digest(tmp_path / "missing")
 
 
 def test_nats_get_worse_by_what_they_add():
