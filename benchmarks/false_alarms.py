@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import beta, binom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from simulated_reports import CASES, Case
+from simulated_reports import CASES, Case  # pyright: ignore[reportMissingImports]
 
 HEAD = ("verdict", "loops", "seeds", "reports", "false alarms", "rate %", "95 % interval", "bound %", "rate is")
 

@@ -13,6 +13,7 @@ Expected: in the paper, at lam 1.5, iterative fine-tuning ends above self-correc
 
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -138,7 +139,7 @@ def annotate(ds, options):
     data, count, pixels, samples = (options[name] for name in ("data", "count", "pixels", "samples"))
     judge = panel(data, pixels, options["space"], samples)
     ds = judge.annotate(ds)
-    model = make(**options).model
+    model: Any = make(**options).model  # which has an `evaluate`
     _, start = model.observe(jax.random.key(1), None)
     with suppress(Diverged):  # what draws nothing finite is no model to compare with
         ds["fid"].attrs["untrained"] = float(model.evaluate(jax.random.key(2), start.initial, None)["fid"])
