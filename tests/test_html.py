@@ -158,6 +158,20 @@ def test_page_says_what_the_markdown_says():
     assert f"| 1 | corrected | {last.mean():.4g} +- {stats.sem(last):.1g} |" in markdown
 
 
+def test_of_a_laws_docstring_a_report_takes_the_first_paragraph():
+    def law(g, **where):
+        """The error of
+        the mean.
+
+        Args:
+            g: fits.
+        """
+        return {}
+
+    (said,) = [text for text in story.tell(simulated(), experiment(law=law), CAPTION, SETTINGS).method if "Theory" in text]
+    assert said == "Theory: The error of the mean."
+
+
 def test_everything_is_escaped():
     ds = simulated()
     evil = "<script>alert('x')</script> & \"more\""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
-from mcloop.checks import check, known
+from mcloop.checks import check, known, numbers
 from mcloop.exact import reading
 from mcloop.memory.rows import Rows, rows, rows_memory
 from mcloop.random import counts as variates
@@ -140,7 +140,7 @@ def _probabilities(k, p, zipf):
 
 
 def _tokens(real, k, n):
-    real = reading.numbers("real", real)
+    real = numbers("real", real)
     tokens, kind = known(real), real.dtype
     if np.ndim(real) != 1 or not jnp.issubdtype(kind, jnp.integer):
         raise InputError(f"real must be a one-dimensional array of integers, not {kind}{list(np.shape(real))}.")

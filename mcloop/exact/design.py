@@ -12,7 +12,7 @@ import scipy.linalg
 from jax import lax
 
 from mcloop import random
-from mcloop.checks import known
+from mcloop.checks import known, numbers
 from mcloop.exact import factors, reading
 from mcloop.types import InputError
 
@@ -182,7 +182,7 @@ def _basis(x, eps):
 
 def _labelled(x, y, d, which):
     """X and y in float64, and the type in which X was given."""
-    x, y = reading.numbers(f"real's X{which}", x), reading.numbers(f"real's y{which}", y)
+    x, y = numbers(f"real's X{which}", x), numbers(f"real's y{which}", y)
     for name, value, shape in ((f"X{which}", x, (None, d)), (f"y{which}", y, (np.shape(x)[0] if np.ndim(x) else 0,))):
         found = np.shape(value)
         if len(found) != len(shape) or found[-1] != shape[-1]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcloop import random
-from mcloop.checks import check, known
+from mcloop.checks import check, known, numbers
 from mcloop.exact import means, reading
 from mcloop.memory.rows import Rows, bootstrap, rows, rows_memory
 from mcloop.random import counts
@@ -173,7 +173,7 @@ def _objective() -> Objective:
 
 
 def _points(family: _Family, real, n):
-    real = reading.numbers("real", real)
+    real = numbers("real", real)
     points = reading.points(real, None, n, centred=False)
     if (array := known(real)) is not None:
         bad = (array < 0) | (array > family.most) | (family.whole & (array != np.floor(array)))

@@ -81,6 +81,7 @@ def _hypot(root, other, gap):
 
 
 def kind_of(covariance: str, d: int) -> Kind:
+    """The operations of a structure: "full", "diagonal" or "isotropic"; InputError for another."""
     if covariance == "full":
         return Kind(
             lambda key, dof: factors.bartlett(key, d, dof),

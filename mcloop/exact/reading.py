@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcloop.checks import check, known
-from mcloop.checks import numbers as numbers
+from mcloop.checks import check, known, numbers
 from mcloop.types import InputError
 
 

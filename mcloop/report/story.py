@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import NamedTuple
 
 import numpy as np
@@ -113,7 +114,8 @@ def _method(ds, names, experiment) -> list[str]:
     estimator = ds.attrs.get("estimator", "not stated")
     said = [f"Estimator: {estimator}. Figures: means over seeds with the 5-95 % band of seeds{theory}."]
     if experiment.law is not None and experiment.law.__doc__:
-        said.append(f"Theory: {' '.join(experiment.law.__doc__.split())}")
+        first, _, _ = inspect.cleandoc(experiment.law.__doc__).partition("\n\n")  # the rest is for who calls it
+        said.append(f"Theory: {' '.join(first.split())}")
     said += [f"Evaluation: {text.rstrip('.')}." for text in _listed(ds.attrs.get("evaluation"))]
     said += [f"{key.capitalize()}: {str(ds.attrs[key]).rstrip('.')}." for key in ("features", "split") if key in ds.attrs]
     for name in names:
