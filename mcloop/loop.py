@@ -45,14 +45,17 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
     def stream(key, t, use):
         return random.fold_in(key, t * _USES + use)
 
-    def init(key, real=None, generations: int | None = None, first: Params = None) -> State:
+    def begin(key, real=None, generations: int | None = None, first: Params = None) -> tuple[State, dict]:
         key = random.as_key(key)
         check_room(model, regime, generations)
         data, truth = model.observe(stream(key, 1, _OBSERVE), real)
-        params = model.fit(stream(key, 1, _FIT), truth, data)[0] if first is None else first
+        params, seen = model.fit(stream(key, 1, _FIT), truth, data) if first is None else (first, {})
         pool = regime.init(model.memory, data, model.memory.capacity, generations)
         state = State(jnp.int32(1), params, pool, data, truth, _kept(key, model, regime, real, data))
-        return state if model.hosted is not None else jax.tree.map(jnp.asarray, state)
+        return (state if model.hosted is not None else jax.tree.map(jnp.asarray, state)), seen
+
+    def init(key, real=None, generations: int | None = None, first: Params = None) -> State:
+        return begin(key, real, generations, first)[0]
 
     def generation(key, state: State):
         key, t = random.as_key(key), state.t + 1
@@ -80,7 +83,7 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
 
     batched = model.batched and corrector.batched
     own = random.by_own_rules
-    return Loop(own(init), own(generation), own(measure), model, regime, corrector, batched)
+    return Loop(own(init), own(generation), own(measure), model, regime, corrector, batched, begin=own(begin))
 
 
 def _kept(key, model: Model, regime: Regime, real, data):

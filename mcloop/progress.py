@@ -76,6 +76,13 @@ class Bar:
         if seconds is not None and self._bar is None and self._where:
             self._say(f"{self._where}: {seconds:.1f} s, {self._so_far()}")
 
+    def note(self, line: str) -> None:
+        """A line that stays, above the bar or among those of a log."""
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False)
+        else:
+            self._say(line)
+
     def _show(self, **fields: Any) -> None:
         if self._bar is not None:
             self._bar.update(self._task, **fields)

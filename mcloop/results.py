@@ -86,7 +86,19 @@ AXES: dict[str, str] = {
 
 
 DISTANCES = ("w2", "sliced_w2", "field_distance", "param_distance")  # whose squares are what an error is
+FIRST_FIT = "first_fit_"  # begins the names of what is seen of generation 1 alone
 INSIDE = ("seed", "statistic", "generation")  # dimensions of a measure that are not axes of the grid
+
+
+def of_first_fit(name: str) -> str:
+    """What a variable is that was seen of generation 1 alone, in words."""
+    kind, _, measure = name.removeprefix(FIRST_FIT).partition("_")
+    what = VARIABLES.get(measure, (measure, ""))[0]
+    said = {
+        "half": f"{what}, after half the steps of the first fit",
+        "finer": f"{what}, at generation 1 by a sampler of more steps",
+    }
+    return said.get(kind, "mean loss of the last tenth of the first fit minus that of the tenth before it")
 
 
 def measures(ds) -> list[str]:

@@ -162,6 +162,7 @@ class Learner(NamedTuple):
         field: (variables, points (n, ...)) -> (n, m): what the network says on a fixed probe, by which two models are
             compared as functions.
         log_prob: (variables, points) -> (n,) nats, exact, where there is one.
+        finer: as `sample`, by a sampler of more steps: what is left of the sampler's own error; None where it has no steps.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Learner(NamedTuple):
     sample: Callable[..., Batch]
     field: Callable[[Any, Batch], jax.Array]
     log_prob: Callable[[Any, Batch], jax.Array] | None = None
+    finer: Callable[..., Batch] | None = None
 
 
 class Regime(NamedTuple):
@@ -236,7 +238,8 @@ class Loop(NamedTuple):
     """A self-consuming loop: `init(key, real) -> State`, `generation(key, state) -> (State, Info)`.
 
     `measure(key, state) -> Info` gives what is seen of a state (generation 1, the fit on real data, has no generation step).
-    `alone` is given for copies of a loop that are compared with each other: the loop itself.
+    `alone` is given for copies of a loop that are compared with each other: the loop itself. `begin` is `init` that also
+    returns what the fit of generation 1 reports; None where a loop starts in another way, see `begun`.
     """
 
     init: Callable[..., State]
@@ -247,3 +250,9 @@ class Loop(NamedTuple):
     corrector: Corrector
     batched: bool
     alone: Any = None
+    begin: Callable[..., tuple[State, dict]] | None = None
+
+
+def begun(loop: Loop, *args: Any, **kwargs: Any) -> tuple[State, dict]:
+    """Generation 1 of a loop, and what its fit reports; arguments as for `loop.init`."""
+    return (loop.init(*args, **kwargs), {}) if loop.begin is None else loop.begin(*args, **kwargs)

@@ -58,7 +58,7 @@ def gap_twins(loop: Loop, apart: Callable[[Any], tuple[Any, Any]], gap: Callable
     def measure(key, state: State):
         return {**seen(state.params), "effective_lam": 0.0 * jnp.sum(loop.model.memory.real(state.real))}
 
-    return loop._replace(init=init, generation=generation, measure=measure, batched=False, alone=loop)
+    return loop._replace(init=init, generation=generation, measure=measure, batched=False, alone=loop, begin=None)
 
 
 def along(
@@ -143,7 +143,7 @@ def growth_twins(loop: Loop, distance: Callable[[Params, Params], jax.Array] | N
     def measure(key, state: State) -> dict:
         return loop.measure(key, state._replace(params=_copy(state.params, 0), pool=_copy(state.pool, 0)))
 
-    return loop._replace(init=start, generation=generation, measure=measure, alone=loop)
+    return loop._replace(init=start, generation=generation, measure=measure, alone=loop, begin=None)
 
 
 def late_growth(log_growth) -> tuple[jax.Array, jax.Array]:

@@ -11,11 +11,12 @@ from mcloop.drivers.sweep import is_number
 
 
 def assemble(plans, seen, axes, cells: int, seeds: int, generations: int, loops, attributes, remarks):
-    """The Dataset of a run: scalars by cell, seed and generation; pictures by cell and generation."""
+    """The Dataset of a run: scalars by cell, seed and generation, a first fit's own by cell and seed; pictures."""
     lead = tuple(len(v) for v in axes.values())
     labels = {n: [x if is_number(x) else str(x) for x in v] for n, v in axes.items()}
     scalars: dict[str, np.ndarray] = {}
     pictures: dict[str, np.ndarray] = {}
+    opening: dict[str, np.ndarray] = {}
     for plan, infos in zip(plans, seen, strict=True):
         for c, s in itertools.product(range(cells), range(seeds)):
             if (place := plan.place(c, s)) is None:
@@ -23,7 +24,9 @@ def assemble(plans, seen, axes, cells: int, seeds: int, generations: int, loops,
             for t, info in enumerate(infos):
                 for name, leaf in info.items():
                     value = leaf[place] if place else leaf
-                    if value.ndim == 0:
+                    if name.startswith(results.FIRST_FIT):
+                        opening.setdefault(name, np.full((cells, seeds), np.nan, np.float32))[c, s] = value
+                    elif value.ndim == 0:
                         scalars.setdefault(name, np.full((cells, seeds, generations), np.nan, np.float32))[c, s, t] = value
                     elif s == 0:
                         shape = (cells, generations, *value.shape)
@@ -36,6 +39,8 @@ def assemble(plans, seen, axes, cells: int, seeds: int, generations: int, loops,
         attributes["remarks"] = [*attributes.get("remarks", []), *remarks]
     shaped = {n: x.reshape(lead + (seeds, generations)) for n, x in scalars.items()}
     ds = results.assemble(shaped, {**labels, "seed": np.arange(seeds), **steps}, attributes)
+    for name, x in opening.items():
+        ds[name] = ((*axes, "seed"), x.reshape((*lead, seeds)), {"long_name": results.of_first_fit(name)})
     for name, x in pictures.items():
         inner, kind = _inner(x)
         ds[name] = ((*axes, "generation", *inner), x.reshape(lead + x.shape[1:]), kind)

@@ -21,7 +21,7 @@ from mcloop.memory.shard_files import write_shards
 from mcloop.memory.shards import fingerprint
 from mcloop.storage.identity import describe, digest
 from mcloop.storage.partial_draws import PartialDraws, keeping
-from mcloop.types import Loop, State
+from mcloop.types import Loop, State, begun
 
 
 class Plan(NamedTuple):
@@ -59,11 +59,12 @@ def hosted_plan(loop: Loop, cell, places: list[int], i: int, key, folder: Path, 
     shards, partial = folder / name / "shards", PartialDraws(folder / name / "partial_draws")
 
     def first(given: tuple[State, Info] | None) -> tuple[State, Info]:
-        state = write_shards(loop.init(key, real, generations, first=None if given is None else given[0].params), shards)
-        if given is not None:
-            return state, given[1]
         with keeping(partial):
-            return state, {k: np.asarray(v) for k, v in loop.measure(key, state).items()}
+            state, told = begun(loop, key, real, generations, first=None if given is None else given[0].params)
+            state = write_shards(state, shards)
+            if given is not None:
+                return state, given[1]
+            return state, {k: np.asarray(v) for k, v in {**loop.measure(key, state), **told}.items()}
 
     def step(state: State) -> tuple[State, Info]:
         with keeping(partial):
@@ -110,7 +111,7 @@ def _group(make, fixed: tuple, members: list[tuple[int, dict[str, Any], Loop]], 
 
 
 def _began(loop: Loop, key, generations: int, real):
-    return first_generation(loop, key, real, generations, lambda s: loop.generation(key, s))
+    return first_generation(loop, key, real, generations, lambda s: loop.generation(key, s), all_seen=True)
 
 
 def _program(make, fixed: dict[str, Any], members, keys, common, generations: int, real) -> Plan:

@@ -12,7 +12,7 @@ from jax import lax
 
 from mcloop import random
 from mcloop.checks import detached, not_forked
-from mcloop.types import InputError, Loop, State
+from mcloop.types import InputError, Loop, State, begun
 
 
 @random.by_own_rules
@@ -37,13 +37,18 @@ def trajectory(loop: Loop, key: jax.Array, real, generations: int, see=lambda in
     return final, jax.tree.map(_prepend, see(first), rest)
 
 
-def first_generation(loop: Loop, key: jax.Array, real, generations: int, step) -> tuple[State, dict]:
-    """Generation 1, uncompiled: its state, in the shapes that `step` (state -> state, info) returns, and what was seen."""
-    state = loop.init(key, real, generations)
-    first = loop.measure(key, state)
+def first_generation(loop: Loop, key: jax.Array, real, generations: int, step, all_seen: bool = False) -> tuple[State, dict]:
+    """Generation 1, uncompiled: its state, in the shapes that `step` (state -> state, info) returns, and what was seen.
+
+    Args:
+        all_seen: also what later generations do not see, such as how good the first fit was.
+    """
+    state, told = begun(loop, key, real, generations)
+    first = {**loop.measure(key, state), **told}
     state, seen = _settle(step, state)
-    # what generation 1 does not know (a fit's own scalars) is NaN there
-    return state, {name: jnp.asarray(first.get(name, jnp.nan), x.dtype) for name, x in seen.items()}
+    # what generation 1 does not know (what only a loop's second fit can tell) is NaN there
+    known = {name: jnp.asarray(first.get(name, jnp.nan), x.dtype) for name, x in seen.items()}
+    return state, {**first, **known} if all_seen else known
 
 
 def _prepend(first: jax.Array, rest: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def train(
     progress: bool = False,
     attributes: Mapping[str, Any] | None = None,
     identify: Callable[[dict[str, Any]], None] = lambda loops: None,
+    judge: Callable[[Any], Sequence[str]] = lambda ds: (),
 ):
     """Run neural loops over the product of named axes and over seeds, with a checkpoint for every generation.
 
@@ -59,6 +61,8 @@ def train(
         seed: root of all randomness.
         keep: which checkpoints stay; default all of them.
         progress: show a bar on standard error, or a line a generation where that is a file.
+        judge: given the Dataset of generation 1 of a program, or of a hosted loop, as soon as it is there: lines to show with
+            the progress.
         identify: called with what the loops are, as JSON holds it, before anything runs; may refuse.
 
     Returns:
@@ -71,7 +75,8 @@ def train(
     axes, cells, loops, plans = _lay_out(make, grid, seeds, generations, real, seed, where)
     identify(cells_of(list(zip(cells, loops, strict=True))))
     with locked(where):
-        results, remarks = _run(plans, where, generations, keep or Keep(), progress)
+        first = partial(_told, judge, axes, len(cells), seeds, loops, attributes or {})
+        results, remarks = _run(plans, where, generations, keep or Keep(), progress, first)
     return assemble(plans, results, axes, len(cells), seeds, generations, loops, {"seed": seed, **(attributes or {})}, remarks)
 
 
@@ -127,7 +132,17 @@ def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.Pa
     return found
 
 
-def _run(plans: list[Plan], folder: Path, generations: int, keep: Keep, show: bool) -> tuple[list[list[Info]], list[str]]:
+def _told(judge, axes, cells: int, seeds: int, loops, attributes, plan: Plan, info: Info) -> Sequence[str]:
+    """Lines on a plan's generation 1; none where they fail, since nothing computed depends on them."""
+    try:
+        return judge(assemble([plan], [[info]], axes, cells, seeds, 1, loops, attributes, []))
+    except Exception:
+        return ()
+
+
+def _run(
+    plans: list[Plan], folder: Path, generations: int, keep: Keep, show: bool, first: Callable[[Plan, Info], Sequence[str]]
+) -> tuple[list[list[Info]], list[str]]:
     """Every plan to its end; what was seen of each generation, and remarks on those that could not be computed."""
     results, remarks = [], []
     openings: dict[Any, tuple[Unit, Plan]] = {}
@@ -135,7 +150,7 @@ def _run(plans: list[Plan], folder: Path, generations: int, keep: Keep, show: bo
         for plan in plans:
             unit = Unit(folder / plan.name, plan.settings, keep)
             donor = openings.get(plan.shared) if plan.shared is not None else None
-            infos, why = _carry_on(plan, unit, donor, generations, bar)
+            infos, why = _carry_on(plan, unit, donor, generations, bar, first if donor is None else lambda plan, info: ())
             if why:
                 remarks.append(f"{plan.name}: {why}")
             if plan.shared is not None:
@@ -144,7 +159,7 @@ def _run(plans: list[Plan], folder: Path, generations: int, keep: Keep, show: bo
     return results, remarks
 
 
-def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar) -> tuple[list[Info], str]:
+def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar, first) -> tuple[list[Info], str]:
     """One plan from its last good generation to its end, or to the generation that diverges."""
     failed = unit.failure()
     last = generations if failed is None else failed[0] - 1
@@ -172,6 +187,8 @@ def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar) -> tuple[lis
         infos.append(info)
         if bar is not None:
             bar.advance(time.monotonic() - began)
+            for line in first(plan, info) if t == 1 else ():
+                bar.note(line)
     plan.tidy(True)
     return infos, "" if failed is None else failed[1]
 

@@ -37,6 +37,22 @@ class Size(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
+class Accept(NamedTuple):
+    """What a practitioner would accept of a first fit, in one measure: up to `good`, or at least up to `usable`.
+
+    Attributes:
+        good, usable: limits, of which the larger is the worse where `good < usable`, and the smaller where `good > usable`.
+        floors: whether both are multiples of what real data themselves score (see `annotate`).
+        settled: the largest share of its value by which the measure may still get better with more training, or with a sampler
+            of more steps, and the fit count as finished.
+    """
+
+    good: float
+    usable: float
+    floors: bool = False
+    settled: float = 0.25
+
+
 class Experiment(NamedTuple):
     """A config file's `experiment`.
 
@@ -62,6 +78,7 @@ class Experiment(NamedTuple):
             computed (twins).
         static: axes whose numbers `make` must know while a program is compiled, one value at a time.
         block: (grid points, seeds) that `sweep` runs at once, where fits need far more room than states show.
+        gate: measure -> what is accepted of the first fit of a network before anything is read from its loop.
         family: what `make` passes further keywords to, by `**` (a function, or several from one to the next); those that have
             a default there are axes like its own.
     """
@@ -82,6 +99,7 @@ class Experiment(NamedTuple):
     static: tuple[str, ...] = ()
     certify: Callable[..., Certificate] | None = None
     family: Callable[..., Any] | tuple[Callable[..., Any], ...] | None = None
+    gate: Mapping[str, Accept] = {}
 
 
 class Caption(NamedTuple):

@@ -13,6 +13,7 @@ from mcloop.experiment.arguments import bind
 from mcloop.experiment.config import Caption, Experiment, Settings
 from mcloop.experiment.own_data import placeless
 from mcloop.experiment.simulate import UNFINISHED, annotated, read_data, remark
+from mcloop.report import gate
 from mcloop.storage.files import one_line
 
 
@@ -46,7 +47,7 @@ def complete(ds, experiment: Experiment, settings: Settings, table: Any = None):
 
 
 def banner(ds, experiment: Experiment, settings: Settings) -> str:
-    """A warning where the models of generation 1 have learned nothing; "" where they have, or where that is not known."""
+    """A warning where the models of generation 1 have not learned enough; "" where they have, or where that is not known."""
     if not experiment.neural:
         return ""
     for name in experiment.measure:
@@ -61,7 +62,13 @@ def banner(ds, experiment: Experiment, settings: Settings) -> str:
             )
     if settings.size == "tiny":
         return "**TINY**: this size shows that everything runs; its networks learn next to nothing, so its numbers say nothing."
-    return ""
+    judged = gate.judge(ds, experiment)
+    low = [verdict.label for verdict in judged if verdict.level == gate.UNDERFITTED]
+    which = f" ({', '.join(low)})" if len(low) < len(judged) else ""
+    return f"**{_UNDERFITTED}{which}**: what happens to a model that has not learned yet is no collapse." if low else ""
+
+
+_UNDERFITTED = "UNDERFITTED"
 
 
 def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experiment]:
@@ -71,8 +78,10 @@ def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experime
     bound = bind(experiment, settings.size, settings.grid)
     if warned := banner(ds, bound, settings):
         # what an untrained network does says nothing of its loop: no verdicts, and a sentence above all others
-        told, ds = bound.notes, ds.assign_attrs(unsound=1)
-        bound = bound._replace(worse="", notes=lambda ds: [warned, *([] if told is None else told(ds))])
+        told = bound.notes
+        if not warned.startswith(f"**{_UNDERFITTED} ("):  # some of its first fits are worth reading
+            ds, bound = ds.assign_attrs(unsound=1), bound._replace(worse="")
+        bound = bound._replace(notes=lambda ds: [warned, *([] if told is None else told(ds))])
     try:
         for _ in cells(ds, bound):
             pass

@@ -16,6 +16,7 @@ from mcloop.errors import InputError
 from mcloop.experiment.arguments import complete
 from mcloop.experiment.config import Experiment, Settings
 from mcloop.experiment.own_data import placeless
+from mcloop.report import gate
 from mcloop.storage.checkpoints import Keep
 from mcloop.storage.files import one_line
 
@@ -93,14 +94,19 @@ def simulate(
     if experiment.neural:
         from mcloop.drivers.train import train
 
-        ds = train(make, settings.grid, folder=folder / "loops", keep=keep, **shared)
+        def judged(first) -> list[str]:
+            first = annotated(first.assign_attrs({UNFINISHED: 1}), experiment, settings, table)
+            return [verdict.sentence.replace("**", "") for verdict in gate.judge(first, experiment)]
+
+        ds = train(make, settings.grid, folder=folder / "loops", keep=keep, judge=judged, **shared)
     else:
         from mcloop.drivers.sweep import STATIC, sweep
 
         how: dict[str, Any] = {"reduce": experiment.reduce, "block": experiment.block}
         how["static"] = (*STATIC, *experiment.static)
         ds = sweep(make, settings.grid, folder=folder / "chunks", **how, **shared)
-    ds = _with_measures(ds, experiment, settings).assign_attrs({UNFINISHED: 1} if experiment.annotate else {})
+    ds = _with_measures(ds, experiment, settings)
+    ds = ds.assign_attrs({UNFINISHED: 1}) if experiment.annotate else gated(ds, experiment)
     return ds.assign_attrs({name: _printable(value, settings.data) for name, value in ds.attrs.items()})
 
 
@@ -136,7 +142,22 @@ def annotated(ds, experiment: Experiment, settings: Settings, table: Any = None)
     if several:
         said = f"What is said of the evaluation belongs to {', '.join(f'{a} = {known[a]}' for a in several)}."
         ds.attrs["remarks"] = [*_listed(ds.attrs.get("remarks")), said]
-    return ds
+    return gated(ds, experiment)
+
+
+def gated(ds, experiment: Experiment):
+    """The Dataset with the verdict on every cell's first fit, as a variable and in sentences; as it is for closed forms."""
+    judged = gate.judge(ds, experiment)
+    if not judged:
+        return ds
+    axes = [d for d in ds[results.measures(ds)[0]].dims if d not in results.INSIDE]
+    shape = [ds.sizes[a] for a in axes]
+    levels = np.full(shape, "", object)
+    for verdict in judged:
+        for where in verdict.cells:
+            levels[tuple(int(np.flatnonzero(ds[a].values == where[a])[0]) for a in axes)] = verdict.level
+    ds = ds.assign({f"{results.FIRST_FIT}verdict": (axes, levels.astype(str), {"long_name": "verdict on the first fit"})})
+    return ds.assign_attrs(first_fit=[verdict.sentence for verdict in judged])
 
 
 def _listed(value: Any) -> list[str]:

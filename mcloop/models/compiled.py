@@ -14,7 +14,7 @@ from mcloop import random
 from mcloop.checks import known, numbers
 from mcloop.errors import InputError
 from mcloop.memory.rows import Rows, rows, rows_memory
-from mcloop.models.training import Fitted, Training, averaged, begin, finish, finite, sound, start, step
+from mcloop.models.training import Fitted, Training, as_first, averaged, begin, finish, finite, sound, start, step, told
 from mcloop.types import ClosedForms, Learner, Model, Objective
 
 _PROBE = 512  # points at which two models are compared as functions
@@ -43,6 +43,7 @@ def compiled_model(
     evaluate: Callable[..., dict] | None = None,
     samples: int = 1000,
     reference: bool = True,
+    gate: bool = False,
 ) -> Model:
     """A family of networks whose loops are compiled whole: small ones, of which many are trained side by side.
 
@@ -55,6 +56,7 @@ def compiled_model(
         evaluate: (points (samples, ...), variables) -> dict of scalars and pictures, seen at every generation.
         samples: points drawn for `evaluate`.
         reference: whether to train theta*, for the distances of parameters and of functions.
+        gate: whether to see also what the first fit was at half of its steps, and what a finer sampler makes of it.
 
     A compiled program cannot stop: where a fit, or what its network draws, is not finite, all that is seen of that loop is NaN
     from there on, and `train` says at which generation.
@@ -93,12 +95,17 @@ def compiled_model(
 
     first, later = training.first.steps, training.later.steps
 
+    def judged(key, variables, by) -> dict:
+        points, good = sound(by(key, variables, samples))
+        return _or_nan(good & finite(variables), evaluate(points, variables)) if evaluate is not None else {}
+
     def look(key, params, truth) -> dict:
-        variables = averaged(params)
-        if evaluate is None:
-            return {}
-        points, good = sound(draw(key, variables, samples))
-        return _or_nan(good & finite(variables), evaluate(points, variables))
+        return {} if evaluate is None else judged(key, averaged(params), draw)
+
+    def opened(key, half, whole) -> dict:
+        """What is seen of the first fit alone."""
+        seen = as_first("half", judged(key, half, draw))
+        return seen if learner.finer is None else {**seen, **as_first("finer", judged(key, whole, learner.finer))}
 
     return Model(
         name=learner.name,
@@ -106,7 +113,7 @@ def compiled_model(
         memory=rows_memory(capacity),
         observe=observe,
         sample=sample,
-        fit=_fitter(training, train),
+        fit=_fitter(training, train, opened if gate and evaluate is not None else None),
         measure=measure,
         estimator=f"{learner.name} on {source.name}: {first} steps of {training.batch}, then {later}",
         evaluate=look,
@@ -134,7 +141,10 @@ def _read(real, like):
 
 
 def _trainer(learner: Learner, training: Training):
-    """(key, previous, whether it is the first fit, key -> minibatch) -> (run, what is seen of it); one scan over its steps."""
+    """(key, previous, whether it is the first fit, key -> minibatch) -> (run, its losses, the variables at half its steps).
+
+    One scan over the steps, of which a first fit's is cut in two, so that its half can be seen.
+    """
 
     def train(key, previous: Fitted, first: bool, minibatch):
         budget, rate = (training.first, training.rate) if first else (training.later, training.later_rate)
@@ -148,14 +158,27 @@ def _trainer(learner: Learner, training: Training):
 
         index = jnp.arange(budget.steps)
         rates = jax.vmap(lambda i: jnp.asarray(rate(i / budget.steps), jnp.float32))(index)
-        run, losses = lax.scan(body, start(training, previous, fresh), (index, rates))
-        return finish(training, run), {"loss": losses[-max(1, budget.steps // 10) :].mean()}
+        run, half = start(training, previous, fresh), budget.steps // 2
+        if not first or not half:
+            run, losses = lax.scan(body, run, (index, rates))
+            return finish(training, run), losses, averaged(run)
+
+        def stretch(run, steps):
+            run, losses = lax.scan(body, run, steps)
+            return run, (losses, averaged(run))
+
+        run, (losses, seen) = lax.scan(stretch, run, jax.tree.map(lambda x: x[: 2 * half].reshape(2, half), (index, rates)))
+        losses = losses.ravel()
+        if budget.steps % 2:
+            run, last = body(run, (index[-1], rates[-1]))
+            losses = jnp.append(losses, last)
+        return finish(training, run), losses, jax.tree.map(lambda x: x[0], seen)
 
     return train
 
 
-def _fitter(training: Training, train):
-    """`Model.fit`: minibatches are drawn from weighted rows."""
+def _fitter(training: Training, train, opened):
+    """`Model.fit`: minibatches are drawn from weighted rows; `opened` (key, half, whole) sees a first fit, or is None."""
 
     def fit(key, params, data: Rows):
         edges = jnp.cumsum(data.weight)
@@ -169,7 +192,10 @@ def _fitter(training: Training, train):
             return jax.tree.map(lambda x: x[index], data.values)
 
         first = isinstance(params, Truth)
-        run, seen = train(key, begin(training, params.initial) if first else params, first, minibatch)
+        run, losses, half = train(key, begin(training, params.initial) if first else params, first, minibatch)
+        seen = told(losses, max(1, len(losses) // 10), first)
+        if first and opened is not None:
+            seen |= opened(random.fold_in(key, 4), half, averaged(run))
         good = good & finite((run.variables, run.ema))
         return _or_nan(good, run), _or_nan(good, seen)
 

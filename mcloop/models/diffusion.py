@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from mcloop import random
 from mcloop.errors import InputError
 from mcloop.models.processes import Process, estimates
-from mcloop.models.samplers import Sampler
+from mcloop.models.samplers import Sampler, finer
 from mcloop.nets.network import Network
 from mcloop.types import Learner
 
@@ -51,7 +52,7 @@ def diffusion(
         InputError: where the sampler is not defined for the process, or an argument is out of range.
     """
     _check(shape, classes, drop, guidance, scale)
-    run = sampler.on(process)
+    run, finely = sampler.on(process), finer(sampler, process)
     shift, scale = jnp.asarray(shift, jnp.float32), jnp.asarray(scale, jnp.float32)
 
     def parts(points):
@@ -68,7 +69,7 @@ def diffusion(
         output, stats = network.apply(variables, pair.x, pair.noise, label, keep, train=True, key=k_network)
         return jnp.mean((output - pair.target) ** 2), stats
 
-    def sample(key, variables, count, label=None):
+    def drawn(run, key, variables, count, label=None):
         if not classes:
             if label is not None:
                 raise InputError("label is given, but this learner has classes = 0.")
@@ -90,7 +91,8 @@ def diffusion(
         levels = jax.vmap(denoised)(jnp.asarray(process.probe, jnp.float32), noise)
         return jnp.moveaxis(levels, 0, 1).reshape(x.shape[0], -1)
 
-    return Learner(f"{process.name}, {sampler.name}", network.init, loss, sample, field)
+    more = None if finely is None else partial(drawn, finely)
+    return Learner(f"{process.name}, {sampler.name}", network.init, loss, partial(drawn, run), field, finer=more)
 
 
 def _guided(network, variables, label, guidance):

@@ -14,7 +14,7 @@ import numpy as np
 from mcloop import progress, random
 from mcloop.errors import Diverged, InputError
 from mcloop.memory.shards import Shards, generator, minibatches, shards, shards_memory
-from mcloop.models.training import Budget, Training, averaged, begin, finish, finite, sound, start, step
+from mcloop.models.training import Budget, Training, as_first, averaged, begin, finish, finite, sound, start, step, told
 from mcloop.nets.layout import batch_sharding, variables_sharding
 from mcloop.storage import partial_draws
 from mcloop.types import Hosted, Learner, Model
@@ -67,6 +67,7 @@ def hosted_model(
     estimator: str = "",
     fresh: Callable[[Any, int], dict[str, np.ndarray]] | None = None,
     mesh: Any = None,
+    gate: bool = True,
 ) -> Model:
     """A family of networks whose loops are driven from Python, one generation at a time.
 
@@ -82,6 +83,7 @@ def hosted_model(
         fresh: (key, count) -> new real points as kept, where the truth can be asked for more; None draws from `real` again,
             with replacement.
         mesh: devices to share the work, of `mcloop.nets.layout.mesh`; None uses one.
+        gate: whether to see also what the first fit was at half of its steps, and what a finer sampler makes of it.
 
     `fit` takes a keyword `later`: another budget for the fits after the first, see `with_budget`.
 
@@ -95,7 +97,8 @@ def hosted_model(
     data = shards(real, real=True)
 
     spread, cut, drawn = _placed(mesh, chunk)
-    draw = _sampler(learner, codec, chunk, estimator, drawn)
+    draw = _sampler(learner.sample, codec, chunk, estimator, drawn)
+    finely = None if learner.finer is None else _sampler(learner.finer, codec, chunk, f"{estimator}, finer", drawn)
     begin_ = jax.jit(lambda key: begin(training, learner.init(key)))
 
     def sample(key, params, count) -> Shards:
@@ -119,6 +122,14 @@ def hosted_model(
         with progress.stage("measure", 1):
             return evaluate(_values(sample(key, params, samples)), spread(averaged(params)))
 
+    def opened(key, variables, whole: bool) -> dict:
+        """What is seen of the first fit alone: at half of its steps, and when it is whole by a finer sampler."""
+        by = finely if whole else draw
+        if evaluate is None or by is None:
+            return {}
+        seen = evaluate(_values(by(random.fold_in(key, whole), variables, samples)), variables)
+        return as_first("finer" if whole else "half", seen)
+
     def blank():
         """The parameters' shapes, and where each is to lie when it is read back."""
         shapes = jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0))
@@ -130,17 +141,17 @@ def hosted_model(
         memory=shards_memory(),
         observe=observe,
         sample=sample,
-        fit=_fitter(learner, training, codec, begin_, spread, cut),
+        fit=_fitter(learner, training, codec, begin_, spread, cut, opened if gate else None),
         evaluate=look,
         estimator=estimator,
         hosted=Hosted(blank),
     )
 
 
-def _sampler(learner: Learner, codec: Codec, chunk: int, estimator: str, drawn):
-    """(key, variables, count) -> Shards, a chunk at a time; `drawn` says where a chunk lies, see `_placed`."""
+def _sampler(sample, codec: Codec, chunk: int, estimator: str, drawn):
+    """(key, variables, count) -> Shards, a chunk at a time, by `sample`; `drawn` says where a chunk lies, see `_placed`."""
     memory = partial_draws.PartialDraws()
-    draw_chunk = jax.jit(lambda key, variables: sound(learner.sample(key, variables, chunk)), **drawn)
+    draw_chunk = jax.jit(lambda key, variables: sound(sample(key, variables, chunk)), **drawn)
 
     def draw(key, variables, count: int) -> Shards:
         # the same key and parameters draw the same chunks: what was drawn to measure a model is not drawn again to train, and
@@ -160,12 +171,13 @@ def _sampler(learner: Learner, codec: Codec, chunk: int, estimator: str, drawn):
     return draw
 
 
-def _fitter(learner: Learner, training: Training, codec: Codec, begin_, spread, cut):
+def _fitter(learner: Learner, training: Training, codec: Codec, begin_, spread, cut, opened):
     """`Model.fit`: a Python loop of compiled steps over minibatches of shards.
 
     Args:
         begin_: key -> the carry of a network's first step.
         spread, cut: how that carry and the minibatches are laid out, see `_placed`.
+        opened: (key, variables, whether the fit is whole) -> what is seen of a first fit, or None.
     """
 
     @partial(jax.jit, donate_argnums=1)
@@ -182,8 +194,9 @@ def _fitter(learner: Learner, training: Training, codec: Codec, begin_, spread, 
         # copied, since the first step gives its argument's memory away
         scratch = begin_(random.fold_in(key, 1)).variables if not (first or training.warm) else None
         run = spread(jax.tree.map(jnp.copy, start(training, previous, scratch)))
-        k_batch, k_loss = random.fold_in(key, 2), random.fold_in(key, 3)
-        seen: deque[jax.Array] = deque(maxlen=max(1, steps // 10))
+        k_batch, k_loss, k_look = (random.fold_in(key, i) for i in (2, 3, 4))
+        seen: deque[jax.Array] = deque(maxlen=2 * max(1, steps // 10))
+        also: dict[str, Any] = {}
         with progress.stage("fit", steps) as tell:
             for index, stored in enumerate(minibatches(k_batch, pool, training.batch, steps)):
                 run, loss = advance(k_loss, run, cut(stored), index, jnp.float32(schedule(index / steps)))
@@ -193,10 +206,15 @@ def _fitter(learner: Learner, training: Training, codec: Codec, begin_, spread, 
                     if not np.isfinite(value):
                         raise Diverged(f"the loss is {value} at step {index + 1} of {steps}")
                     tell(index + 1, loss=value)
+                if first and opened is not None and index + 1 == steps // 2:
+                    also |= opened(k_look, averaged(run), False)
         if not whole(run):
             raise Diverged(f"the network's parameters are not finite after {steps} steps")
+        if first and opened is not None:
+            also |= opened(k_look, averaged(run), True)
         # on the host: a stack on the device is another program for every number of steps
-        return finish(training, run), {"loss": np.float32(np.stack(jax.device_get(list(seen))).mean())}
+        losses = np.stack(jax.device_get(list(seen)))
+        return finish(training, run), {**told(losses, max(1, steps // 10), first), **also}
 
     return fit
 

@@ -33,10 +33,22 @@ class Sampler(NamedTuple):
         name: as it appears in results.
         on: (process) -> run, with run(key, network, shape) -> Drawn; `network` is (x, noise ()) -> array like x, and
             `shape` is (count, ...). Raises InputError where the sampler is not defined for the process.
+        finer: () -> the same method with twice the steps; None where a step is the process's own, or chosen by its error.
     """
 
     name: str
     on: Callable[[Process], Callable[..., Drawn]]
+    finer: Callable[[], Sampler] | None = None
+
+
+def finer(sampler: Sampler, process: Process) -> Callable[..., Drawn] | None:
+    """The sampler with twice its steps, bound to a process; None where it has none to double, or the process no more."""
+    if sampler.finer is None:
+        return None
+    try:
+        return sampler.finer().on(process)
+    except InputError:  # a chain has no more steps than its own
+        return None
 
 
 def ancestral() -> Sampler:
@@ -107,7 +119,8 @@ def ddim(steps: int, spacing: str = "uniform", eta: float = 0.0) -> Sampler:
 
         return run
 
-    return Sampler(f"ddim({steps}, {spacing})" if not eta else f"ddim({steps}, {spacing}, eta={eta:g})", on)
+    name = f"ddim({steps}, {spacing})" if not eta else f"ddim({steps}, {spacing}, eta={eta:g})"
+    return Sampler(name, on, lambda: ddim(2 * steps, spacing, eta))
 
 
 def euler(steps: int) -> Sampler:
@@ -128,7 +141,7 @@ def euler(steps: int) -> Sampler:
 
         return run
 
-    return Sampler(f"euler({steps})", on)
+    return Sampler(f"euler({steps})", on, lambda: euler(2 * steps))
 
 
 def heun(
@@ -183,7 +196,8 @@ def heun(
 
         return run
 
-    return Sampler(f"heun({steps})" if not churn else f"heun({steps}, churn={churn:g})", on)
+    name = f"heun({steps})" if not churn else f"heun({steps}, churn={churn:g})"
+    return Sampler(name, on, lambda: heun(2 * steps, churn, churn_min, churn_max, churn_noise))
 
 
 # Dormand & Prince (1980): nodes, the rows of the tableau (the last is the fifth-order solution), and fifth minus fourth.

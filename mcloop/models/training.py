@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from mcloop.errors import InputError
+from mcloop.results import FIRST_FIT
 from mcloop.types import Learner
 
 Schedule = Callable[[Any], Any]
@@ -204,6 +205,19 @@ def step(learner: Learner, training: Training, key, run: Fitted, points, rate) -
     after = variables._replace(params=params, stats=stats)
     ema = run.ema if training.ema is None else jax.tree.map(partial(_towards, 1 - training.ema), run.ema, after)
     return Fitted(after, ema, moments), loss
+
+
+def told(losses: Any, last: int, first: bool) -> dict[str, Any]:
+    """What a fit reports of its losses, (steps,): the mean of the `last` ones, and for a first fit how that still moved."""
+    seen = {"loss": losses[-last:].mean()}
+    if first and len(losses) >= 2 * last:
+        seen[f"{FIRST_FIT}loss_slope"] = seen["loss"] - losses[-2 * last : -last].mean()
+    return seen
+
+
+def as_first(kind: str, seen: dict[str, Any]) -> dict[str, Any]:
+    """What was seen of a first fit in another state ("half" of its steps, a "finer" sampler), under names of their own."""
+    return {f"{FIRST_FIT}{kind}_{name}": x for name, x in seen.items() if np.ndim(x) == 0}
 
 
 def _towards(share, average, new):

@@ -77,7 +77,8 @@ def tell(ds, experiment, caption, settings) -> Story:
         seen += [f"- {said}" for name in others for said in compare_paired(ds, name, brief=True, rate=rest)]
     if experiment.notes is not None:
         seen += [f"- {note}" for note in experiment.notes(ds)]
-    seen = [unplaced(said.removeprefix("- ")) for said in seen]
+    # whether a loop's first model is worth reading comes before what the loop did to it
+    seen = [unplaced(said.removeprefix("- ")) for said in [*_listed(ds.attrs.get("first_fit")), *seen]]
     rows = [[*map(short, c.where.values()), *(number(c.mean[n][-1], c.sem[n][-1]) for n in names)] for c in shown[:_ROWS]]
     scores = [] if unsound else profile(ds, experiment)
     return Story(

@@ -13,14 +13,14 @@ import numpy as np
 from mcloop import make_loop, regimes
 from mcloop.data.toys import Toy
 from mcloop.errors import InputError
-from mcloop.experiment import Experiment, Size
+from mcloop.experiment import Accept, Experiment, Size
 from mcloop.metrics import mmd, modes
 from mcloop.metrics.wasserstein import sliced_w2
 from mcloop.models.compiled import compiled_model
 from mcloop.models.diffusion import diffusion
 from mcloop.models.flow import normalizing_flow
 from mcloop.models.processes import ddpm, edm, flow_matching
-from mcloop.models.samplers import ddim, euler, heun
+from mcloop.models.samplers import ddim, heun
 from mcloop.models.training import Training, cosine, training
 from mcloop.nets.mlp import mlp
 from mcloop.types import Learner, Model
@@ -52,15 +52,23 @@ def _denoiser(process, sampler) -> Callable[[Toy, int], Learner]:
 
 
 FAMILIES: Mapping[str, Callable[[Toy, int], Learner]] = {
-    "ddpm": _denoiser(ddpm(steps=100, beta=(1e-4, 0.1)), ddim(20, "quadratic")),
-    "edm": _denoiser(edm(sigma_data=1.0, sigma_min=0.01, sigma_max=10.0), heun(8)),
-    "ot_cfm": _denoiser(flow_matching("ot"), euler(8)),
+    "ddpm": _denoiser(ddpm(steps=100, beta=(1e-4, 0.1)), ddim(50, "quadratic")),
+    "edm": _denoiser(edm(sigma_data=1.0, sigma_min=0.01, sigma_max=10.0), heun(16)),
+    "ot_cfm": _denoiser(flow_matching("ot"), heun(8)),
     "flow": lambda toy, width: normalizing_flow((2,), layers=4, width=max(8, width // 2), shift=toy.shift, scale=toy.scale),
 }
 
 
 def toy_model(
-    family: str, toy: Toy, training: Training, n: int, *, capacity: int, width: int = 64, samples: int = 1000
+    family: str,
+    toy: Toy,
+    training: Training,
+    n: int,
+    *,
+    capacity: int,
+    width: int = 64,
+    samples: int = 1000,
+    gate: bool = False,
 ) -> Model:
     """A model of a toy distribution as a family of compiled loops.
 
@@ -73,25 +81,26 @@ def toy_model(
         n: real points.
         capacity: the most points that one generation draws.
         samples: points drawn to measure a generation.
+        gate: whether to see also how finished the first fit is, see `compiled_model`.
     """
     chosen = learner(family, toy, width)
     test = toy.sample(jax.random.key(2**31 - 1), _TEST)
     bandwidths = [toy.std, toy.scale]
     own = mmd.self_term(test, bandwidths)
-    lines = jax.random.key(1)
+    lines, judged = jax.random.key(1), quality(toy)
 
     def evaluate(points, variables) -> dict[str, Any]:
         seen = {
             "sliced_w2": sliced_w2(lines, points, test),
             "mmd2": mmd.mmd2(points, test, bandwidths, own),
-            **quality(toy)(points),
+            **judged(points),
             "density": modes.density(points, toy.box, 48).T,  # rows are y, as pictures have them
         }
         if chosen.log_prob is not None:
             seen["nll"] = -chosen.log_prob(variables, test).mean()
         return seen
 
-    return compiled_model(chosen, training, toy, n, capacity=capacity, evaluate=evaluate, samples=samples)
+    return compiled_model(chosen, training, toy, n, capacity=capacity, evaluate=evaluate, samples=samples, gate=gate)
 
 
 def quality(toy: Toy) -> Callable[[jax.Array], dict[str, jax.Array]]:
@@ -102,8 +111,8 @@ def quality(toy: Toy) -> Callable[[jax.Array], dict[str, jax.Array]]:
     if toy.log_prob is None:
         return lambda points: {}
     log_prob = toy.log_prob
-    with jax.ensure_compile_time_eval():
-        threshold = float(modes.density_threshold(log_prob(toy.sample(jax.random.key(2), 100_000))))
+    with jax.ensure_compile_time_eval():  # one program, not one for every operation of it
+        threshold = float(jax.jit(lambda key: modes.density_threshold(log_prob(toy.sample(key, 100_000))))(jax.random.key(2)))
     return lambda points: {"high_quality": modes.density_quality(log_prob(points), threshold)}
 
 
@@ -159,10 +168,10 @@ def toy_study(toy: Toy) -> Experiment:
     def model(family, n, most, first, later, width, samples):
         # exact transport in a minibatch costs more than the network: its batches are smaller
         batch = 64 if family == "ot_cfm" else 128
-        spec = training(first, later, rate=cosine(5e-3, 1e-5), later_rate=1e-3, batch=batch, ema=0.995)
-        return toy_model(family, toy, spec, n, capacity=max(n, most), width=width, samples=samples)
+        spec = training(first, later, rate=cosine(3e-3, 1e-5), later_rate=cosine(1e-3, 1e-5), batch=batch, ema=0.995)
+        return toy_model(family, toy, spec, n, capacity=max(n, most), width=width, samples=samples, gate=True)
 
-    def make(family, lam, n=1000, most=1000, first=3000, later=300, width=64, samples=1000):
+    def make(family, lam, n=4000, most=4000, first=20000, later=300, width=64, samples=1000):
         """One loop: `n` real points, at most `most` synthetic ones, `first` and then `later` steps."""
         return make_loop(model(family, n, most, first, later, width, samples), regimes.augment(lam))
 
@@ -177,5 +186,6 @@ def toy_study(toy: Toy) -> Experiment:
         measure=("sliced_w2", "mmd2", "high_quality", "nll", "field_distance", "param_distance"),
         worse="up",
         neural=True,
+        gate={"sliced_w2": Accept(1.2, 2.0, floors=True), "high_quality": Accept(0.95, 0.8, settled=0.05)},
         annotate=lambda ds, options: annotate(ds, toy, options.get("samples", 1000)),
     )

@@ -78,7 +78,7 @@ def infos(loop: Loop, key: jax.Array, generations: int, real=None) -> dict:
 
 def started(loop: Loop, change: Callable) -> Loop:
     """The same loop from another first state: `change` (state) -> state."""
-    return loop._replace(init=lambda *args: change(loop.init(*args)))
+    return loop._replace(init=lambda *args: change(loop.init(*args)), begin=None)
 
 
 def seeing(model: Model, **read: Callable) -> Model:
