@@ -1,4 +1,4 @@
-"""Replace, accumulate, augment, correct: four fates of a Gaussian that eats its own samples
+"""Four fates of a Gaussian: replace, accumulate, augment or correct, where it eats its own samples
 
 Paper: Gerstgrasser et al. 2404.01413; Bertrand et al. 2310.00429; Gillman et al. 2402.07087
 Claim: A model trained only on its own samples loses its variance; keep the data and it does not, and a corrector helps.

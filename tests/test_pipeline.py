@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -244,8 +245,11 @@ def test_a_config_of_ones_own(tmp_path, monkeypatch, capsys):
     assert "Python file" in refused(capsys, "copy", "quickstart", "my.txt")
     main(["list"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(ex.captions())
     assert max(map(len, lines)) <= 80
+    for line, known in zip(lines, ex.captions(), strict=True):  # whole titles, and the minutes of a usual run
+        name, minutes, title = re.split(r"\s{2,}", line)
+        assert name == known.name and minutes == f"{known.minutes['small']:g} min"
+        assert known.title == title or known.title.startswith(f"{title}: ")
     main(["--version"])
     assert capsys.readouterr().out.startswith("mcloop ")
 

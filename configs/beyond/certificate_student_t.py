@@ -1,4 +1,4 @@
-"""The certificate of a misspecified loop: a Student-t fitted to data with two humps
+"""Certificate of a wrong model: a Student-t that is fitted to data with two humps
 
 Paper: beyond Bertrand et al. 2310.00429, Theorem 1, and Gillman et al. 2402.07087, Theorem 4.3
 Claim: Where the model cannot fit the data the rate is lam mu/(1 + lam mu) with mu no longer one; the loop is stable at every

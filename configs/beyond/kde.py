@@ -1,4 +1,4 @@
-"""A kernel density estimate of its own samples diffuses: h^2 a generation, or h^2 log g if everything is kept
+"""A kernel density diffuses: on its own samples by h^2 a generation, or by h^2 log g if everything is kept
 
 Paper: beyond the three papers: laws K1 and K2, the opposite of collapse
 Claim: The second moment is sigma^2 + g h^2 under replace and sigma^2 + h^2 (1 + 1/2 + ... + 1/g) under accumulate.

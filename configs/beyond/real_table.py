@@ -1,4 +1,4 @@
-"""Your own table, retrained on its own samples: what each model loses, generation by generation
+"""Your own table, retrained: on its own samples, with what each model loses, generation by generation
 
 Paper: beyond the three papers, whose exact loops start from a known truth
 Claim: Keeping the real rows bounds the damage; training on synthetic rows alone costs one more sampling error a generation.

@@ -1,4 +1,4 @@
-"""Linear regression on its own labels: the test error grows linearly under replace, and stops at pi^2/6 under accumulate
+"""Regression on its own labels: the test error grows linearly under replace, and stops at pi^2/6 under accumulate
 
 Paper: Gerstgrasser et al. 2404.01413, Theorem 2 and Figure 2
 Claim: Replace: g sigma^2 d/(T - d - 1); accumulate on the same design: sigma^2 d/(T - d - 1) (1 + 1/4 + ... + 1/g^2).

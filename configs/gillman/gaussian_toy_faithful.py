@@ -1,4 +1,4 @@
-"""The self-correcting Gaussian toy as its released script runs it: a growing pool and a corrector that cuts tails off
+"""The self-correcting toy, released: a growing pool and a corrector that cuts tails off, as the script runs them
 
 Paper: Gillman et al. 2402.07087, Appendix D, Figure 5, by the released program
 Claim: More correction, smaller W2. True here as well; but gamma = 0 is not "no correction", and lam ends at 120, not .5.

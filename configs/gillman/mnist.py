@@ -1,4 +1,4 @@
-"""MNIST digits drawn by a diffusion model that is fine-tuned on its own drawings, with and without correction
+"""Digits, self-corrected or not: a diffusion model of MNIST that is fine-tuned on its own drawings
 
 Paper: Gillman et al. 2402.07087, section 6 and appendix E
 Claim: Fine-tuned on its own digits the model gets worse; with every digit moved to the nearest of 16 typical real ones of its
