@@ -110,6 +110,8 @@ SLOW = {
         "test_vmap_is_the_loop",
     ),
     "test_fresh.py": (
+        "test_a_compiled_network_has_new_real_points_of_the_source_or_of_the_users_own",
+        "test_a_hosted_network_has_new_real_points_of_its_data_or_of_their_grammar",
         "test_new_real_points_are_the_users_own",
         "test_statistics_are_those_of_points_drawn_again",
     ),
@@ -130,6 +132,7 @@ SLOW = {
     "test_images.py": (
         "kept",
         "test_lenet_learns_and_its_features_tell_real_from_noise",
+        "test_the_papers_lenet_is_another_one_trained_as_its_program_says",
     ),
     "test_language.py": (
         "test_a_chain_of_tokens_is_learnt_to_its_entropy",
@@ -162,6 +165,7 @@ SLOW = {
         "test_lenet",
         "test_mlp",
         "test_pooling_equals_torch_ties_included",
+        "test_the_papers_lenet_has_sigmoids_in_every_hidden_layer",
         "test_winograd_in_bfloat16_keeps_to_xla",
     ),
     "test_newton.py": ("test_a_bent_valley_and_a_start_on_a_ridge",),
