@@ -47,6 +47,14 @@ def complete(ds, experiment: Experiment, settings: Settings, table: Any = None):
 
 def banner(ds, experiment: Experiment, settings: Settings) -> str:
     """A warning where the models of generation 1 have learned nothing; "" where they have, or where that is not known."""
+    why = untrained(ds, experiment, settings)
+    if why.startswith("at generation 1"):
+        return f"**UNTRAINED**: {why}. What follows shows that everything runs, and nothing about the loop."
+    return f"**TINY**: {why}, so its numbers say nothing." if why else ""
+
+
+def untrained(ds, experiment: Experiment, settings: Settings) -> str:
+    """Why the models of generation 1 have learned nothing; "" where they have, or where that is not known."""
     if not experiment.neural:
         return ""
     for name in experiment.measure:
@@ -55,13 +63,8 @@ def banner(ds, experiment: Experiment, settings: Settings) -> str:
         first = float(ds[name].isel(generation=0).mean())
         # both are distances or cross-entropies, which training lowers
         if not first < 0.95 * float(blank):
-            return (
-                f"**UNTRAINED**: at generation 1 {name} is {first:.4g}, and that of a model that was never trained is "
-                f"{float(blank):.4g}. What follows shows that everything runs, and nothing about the loop."
-            )
-    if settings.size == "tiny":
-        return "**TINY**: this size shows that everything runs; its networks learn next to nothing, so its numbers say nothing."
-    return ""
+            return f"at generation 1 {name} is {first:.4g}, and that of a model that was never trained is {float(blank):.4g}"
+    return "this size shows that everything runs; its networks learn next to nothing" if settings.size == "tiny" else ""
 
 
 def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experiment]:
