@@ -40,7 +40,7 @@ def _lines(found: list[Caption], width: int) -> list[str]:
 
 
 def _brief(title: str, most: int) -> str:
-    """A title, or what it says before its colon, or its first whole words: the first of these that has `most` letters or less."""
+    """A title, or what it says before its colon, or its first whole words: the first of these that `most` letters hold."""
     for whole in (title, title.partition(": ")[0]):
         if len(whole) <= most:
             return whole
