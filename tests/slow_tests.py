@@ -323,6 +323,7 @@ SLOW = {
         "test_empty_categories_are_no_coordinates",
         "test_families_fitted_by_averages_have_the_closed_rate",
         "test_matrices_of_a_loop_are_those_of_its_data",
+        "test_mixtures_and_kernel_densities_say_which_of_the_two_they_have_and_why",
         "test_rates_that_depend_on_the_real_data_are_told_with_their_scatter",
         "test_singular_covariances_are_told_and_measured",
         "test_steps_below_the_grain_of_counts_are_refused_and_larger_ones_measured",
