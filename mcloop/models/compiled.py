@@ -76,9 +76,8 @@ def compiled_model(
 
     def sample(key, params, count) -> Rows:
         if isinstance(params, Truth):
-            if isinstance(params.points, Rows):
-                return bootstrap(key, params.points, count)
-            return rows(source.sample(key, capacity), count)
+            own = isinstance(params.points, Rows)
+            return bootstrap(key, params.points, count) if own else rows(source.sample(key, capacity), count)
         points, good = sound(draw(key, averaged(params), capacity))
         return rows(_or_nan(good, points), count)
 
@@ -91,8 +90,7 @@ def compiled_model(
         best: Any = ()
         if reference:
             best = averaged(train(k_reference, begin(training, initial), True, lambda k: source.sample(k, training.batch))[0])
-        data = rows(values, real=True)
-        return data, Truth(initial, best, data if hasattr(real, "_fields") else ())
+        return (data := rows(values, real=True)), Truth(initial, best, data if hasattr(real, "_fields") else ())
 
     def measure(params, truth: Truth) -> dict:
         return _distances(learner, averaged(params), truth.reference, probe) if reference else {}
