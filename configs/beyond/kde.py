@@ -3,7 +3,7 @@
 Paper: beyond the three papers: laws K1 and K2, the opposite of collapse
 Claim: The second moment is sigma^2 + g h^2 under replace and sigma^2 + h^2 (1 + 1/2 + ... + 1/g) under accumulate.
 Command: mcloop run beyond/kde
-Minutes: tiny 0.3, small 1.5, paper 6
+Minutes: tiny 0.3, small 0.5, paper 6
 Expected: h = .3, generation 30: 3.7 under replace, 1.36 under accumulate
 """
 

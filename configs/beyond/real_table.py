@@ -3,7 +3,7 @@
 Paper: beyond the three papers, whose exact loops start from a known truth
 Claim: Keeping the real rows bounds the damage; training on synthetic rows alone costs one more sampling error a generation.
 Command: mcloop run beyond/real_table --data FILE (CSV, Parquet or NPY; the file's last column is the regression's target)
-Minutes: tiny 1, small 3, paper 15
+Minutes: tiny 1, small 1.5, paper 15
 Expected: the mean's and the regression's error after g generations, in real-only units: replace g, accumulate < 1.645
 """
 
