@@ -1,9 +1,9 @@
-"""Replace, accumulate, augment, correct: four fates of a Gaussian that eats its own samples
+"""Four fates of a Gaussian: replace, accumulate, augment or correct, where it eats its own samples
 
 Paper: Gerstgrasser et al. 2404.01413; Bertrand et al. 2310.00429; Gillman et al. 2402.07087
 Claim: A model trained only on its own samples loses its variance; keep the data and it does not, and a corrector helps.
 Command: mcloop run quickstart
-Minutes: tiny 0.2, small 0.3, paper 1
+Minutes: tiny 0.6, small 0.7, paper 1
 Expected: E tr S_g / tr S_0 is (1 - 1/20)^60 = .046 under replace at generation 60, and .92 under accumulate
 """
 

@@ -19,7 +19,7 @@ _DESCRIPTION = "Self-consuming generative loops; `mcloop --version` says which m
 
 @app.command(name="list")
 def list_configs(match: Positional[str] = "", *, verbose: Annotated[bool, arg(aliases=["-v"])] = False) -> None:
-    """Show the experiments, a line each.
+    """Show the experiments, a line each: name, minutes at --size small, title.
 
     Args:
         match: only names that contain this.

@@ -361,6 +361,24 @@ def test_curves_of_many_cells_are_split_by_arm_and_show_the_floor():
     drawn(figure)
 
 
+def test_the_spread_of_the_floor_is_a_band_around_it():
+    """Of the draws of real data themselves; on an axis of logarithms, too, where its lower edge is below 0."""
+    for floor, spread, scale in ((1.5, 0.2, "linear"), (0.01, 0.02, "log")):
+        ds = simulated(lams=(0.5,))
+        ds["fid"].attrs |= {"floor": floor, "floor_spread": spread}
+        figure = plots.curves(ds, experiment(measure=("fid",)), "one")
+        (ax,) = figure.axes
+        (band,) = [patch for patch in ax.patches if patch.get_gid() == "real data, +- one sd"]
+        assert np.allclose([band.get_y(), band.get_y() + band.get_height()], [floor - spread, floor + spread])
+        assert ax.get_yscale() == scale
+        assert "real data, +- one sd" in [text.get_text() for text in figure.legends[0].get_texts()]
+        assert "standard deviation of one such score" in figure.get_label()
+        drawn(figure)
+    told = story.tell(ds, experiment(measure=("fid",)), CAPTION, SETTINGS)
+    assert "Real data themselves score: fid 0.01 +- 0.02 (standard deviation)." in told.method
+    assert "Real data themselves score 0.01 +- 0.02 (standard deviation) (fid)." in told.seen
+
+
 def test_whatever_letters_a_name_has_are_drawn():
     """Under warnings as errors: a dollar sign, an underscore that starts a name, a backslash, letters that no font may have."""
     arms = ["cost $x_1$", "_under \\alpha", "caf\u00e9 \U000e0041 \x07 $"]

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from mcloop.data.images import load, resize
+from mcloop.experiment.config import find
+from mcloop.experiment.config import load as load_config
 from mcloop.metrics import features
 from mcloop.metrics.frechet import frechet_distance
+from mcloop.nets.lenet import lenet
 
 PUBLISHED = (5, 0, 4, 1, 9, 2, 1, 3, 1, 4)  # MNIST's first training labels
 
@@ -290,16 +293,38 @@ def test_a_kept_lenet_is_not_trained_again(digits, kept, monkeypatch):
         features.lenet_features(digits, epochs=12, seed=1)
 
 
+def test_the_papers_lenet_is_another_one_trained_as_its_program_says(digits, tmp_path, monkeypatch):
+    """Sigmoids, normalised images, Adam at 1e-3 in batches of 64; and what is kept is never taken for the other."""
+    recipes = []
+
+    def train(net, images, seed, epochs, recipe):
+        recipes.append((recipe.batch, recipe.rate, recipe.falls, epochs))
+        return net.init(jax.random.key(seed))
+
+    monkeypatch.setattr(features, "_train", train)
+    monkeypatch.setenv("MCLOOP_CACHE", str(tmp_path))
+    panel = load_config(find("gillman/mnist")).make.__globals__["panel"]
+    assert "LeNet of sigmoids, 84 units of the last hidden layer before its sigmoid" in panel("digits", 16, "paper", 50).words
+    assert "LeNet, 84 units of the last hidden layer (digits" in panel("digits", 16, "lenet", 50).words
+    assert recipes == [(64, 1e-3, False, 500), (128, 2e-3, True, 167)]  # of 1,198 images: 18 and 9 batches a pass
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    space = features.lenet_features(digits, cache=tmp_path, before=True, activation="sigmoid")  # by the kept network
+    net, x = lenet(10, 16, "sigmoid"), digits.test_x[:3]
+    seen = net.apply(net.init(jax.random.key(0)), (x / np.float32(255) - 0.1307) / 0.3081, features="before")[0]
+    np.testing.assert_allclose(space.extract(x), seen, rtol=1e-4, atol=1e-5)
+    assert len(recipes) == 2
+
+
 def test_a_damaged_or_impossible_cache_only_costs_time(digits, tmp_path, monkeypatch):
     trained = []
 
-    def train(net, images, seed, epochs):
+    def train(net, images, seed, epochs, recipe):
         trained.append(seed)
         return jax.tree.map(lambda x: np.full(x.shape, len(trained), x.dtype), jax.eval_shape(net.init, jax.random.key(0)))
 
     monkeypatch.setattr(features, "_train", train)
     monkeypatch.setattr(
-        features, "_readers", lambda net, variables, shape, at: (variables, lambda x: np.eye(10)[x[:, 0, 0, 0] % 10])
+        features, "_readers", lambda net, variables, shape, at, recipe: (variables, lambda x: np.eye(10)[x[:, 0, 0, 0] % 10])
     )
     first = features.lenet_features(digits, cache=tmp_path)
     (path,) = tmp_path.glob("*.npz")

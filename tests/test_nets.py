@@ -314,11 +314,34 @@ def test_lenet(image):
         net.apply(variables, x[:, 1:])
 
 
+def test_the_papers_lenet_has_sigmoids_in_every_hidden_layer():
+    """Against the same sums written out, so that one activation that is another shows."""
+    net = lenet(image=8, activation="sigmoid")
+    variables, x = net.init(jax.random.key(0)), jax.random.uniform(jax.random.key(1), (3, 8, 8, 1))
+    parts = variables.params
+
+    def sigmoid(v):
+        return 1 / (1 + np.exp(-np.asarray(v, np.float64)))
+
+    seen = x
+    for i in range(2):
+        kernel, bias = (jax.tree.leaves(parts[name])[i] for name in ("kernels", "biases"))
+        seen = jax.lax.conv_general_dilated(seen, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        side = seen.shape[1] // 2
+        seen = sigmoid(seen + bias).reshape(3, side, 2, side, 2, -1).max((2, 4)).astype(np.float32)
+    seen = sigmoid(seen.reshape(3, -1) @ parts["dense1"]["kernel"] + parts["dense1"]["bias"])
+    before = seen @ parts["dense2"]["kernel"] + parts["dense2"]["bias"]
+    np.testing.assert_allclose(net.apply(variables, x, features="before")[0], before, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(net.apply(variables, x, features="after")[0], sigmoid(before), rtol=1e-4, atol=1e-5)
+    plain = lenet(image=8).apply(variables, x, features="before")[0]
+    assert np.abs(plain - before).max() > 0.1  # ReLUs are the default, and are others
+
+
 def test_lenet_says_what_it_takes():
     sixteen = lenet(image=16)
     variables = jax.eval_shape(sixteen.init, jax.random.key(0))
     assert jax.eval_shape(sixteen.apply, variables, jnp.ones((2, 16, 16, 1)))[0].shape == (2, 10)
-    for bad in ({"image": 3}, {"classes": 1}):
+    for bad in ({"image": 3}, {"classes": 1}, {"activation": "tanh"}):
         with pytest.raises(InputError, match=next(iter(bad))):
             lenet(**bad)
 

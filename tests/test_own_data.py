@@ -129,7 +129,8 @@ def test_plot_and_certify_find_the_data_by_the_note_by_name_or_are_told(table, t
     Path("fails").unlink()
     rates = told(capsys, "certify", "out")  # by the note
     assert "lam 0.5" in rates and told(capsys, "certify", "mine.py", "--size", "tiny", "--data", table) == rates
-    (note,) = (tmp_path / "cache" / "places").iterdir()
+    note = tmp_path / "cache" / "places" / hashlib.sha256(table.read_bytes()).hexdigest()
+    assert len(list(note.parent.iterdir())) == 2  # and that of the config
     note.unlink()
     for lost in (partial(draw_again, Path("out")), partial(of_name_or_folder, "out", "tiny", {}, 0.0, 6, 0)):
         with refused("'table.csv'", "--data"):

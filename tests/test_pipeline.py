@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ from mcloop.drivers import sweep as sweeping
 from mcloop.drivers import train as training
 from mcloop.drivers.unit import Unit
 from mcloop.experiment import config as ex
-from mcloop.experiment import drawing
+from mcloop.experiment import drawing, origin
 from mcloop.experiment.arguments import complete
 from mcloop.report import html, story
 from mcloop.storage.checkpoints import Keep
@@ -39,6 +41,7 @@ def hollow(plans, folder, progress, settings=None):
 def _own(tmp_path, monkeypatch):
     """own(replaced, by) writes a user's config, quickstart with something replaced; nothing is simulated."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MCLOOP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sweeping, "run_plans", hollow)
 
     def write(replaced="", by="", name="quickstart.py"):
@@ -93,13 +96,13 @@ def test_annotate_that_was_mended_is_done_by_plot(own, tmp_path, capsys):
 
 def test_a_run_knows_its_own_config(own, tmp_path, capsys):
     """A user's file that is named like a built-in; then it is changed, and then it is gone."""
-    name = own("Replace, accumulate, augment, correct", "My own title")
+    name = own("Four fates of a Gaussian", "My own title")
     main(["run", name, *ARGUMENTS, "--out", "out"])
     kept = json.loads((tmp_path / "out/manifest.json").read_text())["config"]
-    assert kept["path"] == str(tmp_path / "quickstart.py")
+    assert kept["name"] == "quickstart.py"
     for change in ("nothing", "changed", "gone"):
         if change == "changed":
-            own("Replace, accumulate, augment, correct", "Another title")
+            own("Four fates of a Gaussian", "Another title")
         elif change == "gone":
             (tmp_path / "quickstart.py").unlink()
         (tmp_path / "out/report.md").unlink()
@@ -108,10 +111,32 @@ def test_a_run_knows_its_own_config(own, tmp_path, capsys):
         assert ("has changed" in capsys.readouterr().err) == (change == "changed")
         assert "My own title" in (tmp_path / "out/report.md").read_text()
     main(["plot", "out", "--config", "quickstart"])
-    assert "Replace, accumulate" in (tmp_path / "out/report.md").read_text()
+    assert "Four fates" in (tmp_path / "out/report.md").read_text()
     (tmp_path / "out/config.py").write_text("experiment = None\n")
     assert "--config FILE" in refused(capsys, "plot", "out")
     assert "--config FILE" in refused(capsys, "certify", "out")
+
+
+def test_a_runs_folder_does_not_say_where_its_config_was(own, tmp_path):
+    """From its folder the config may import what lies beside it, so it is found there again; by a note in the cache."""
+    home, name = tmp_path / "Jane Roes ideas", own("Four fates", "Some fates")
+    home.mkdir()
+    Path(name).rename(home / name)
+    main(["run", str(home / name), *ARGUMENTS, "--out", "out", "--quiet"])
+    main(["plot", "out", "--config", str(home / name)])
+    assert not [path for path in Path("out").rglob("*") if path.is_file() and b"Roes ideas" in path.read_bytes()]
+    (note,) = (tmp_path / "cache/places").iterdir()
+    assert note.read_text() == str(home / name)
+
+    def found():
+        return origin.of_run(Path("out"))[0].path
+
+    assert found() == home / name
+    note.unlink()
+    assert found() == Path("out/config.py")
+    Path(name).write_bytes((home / name).read_bytes())
+    assert found() == Path(name)  # by its name in the current folder
+    assert len(list((tmp_path / "cache").rglob("*"))) == 1  # nothing is noted by looking
 
 
 def test_all_loops_that_diverge_at_once_are_reported(tmp_path, monkeypatch, capsys):
@@ -244,8 +269,11 @@ def test_a_config_of_ones_own(tmp_path, monkeypatch, capsys):
     assert "Python file" in refused(capsys, "copy", "quickstart", "my.txt")
     main(["list"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(ex.captions())
     assert max(map(len, lines)) <= 80
+    for line, known in zip(lines, ex.captions(), strict=True):  # whole titles, and the minutes of a usual run
+        name, minutes, title = re.split(r"\s{2,}", line)
+        assert name == known.name and minutes == f"{known.minutes['small']:g} min"
+        assert known.title == title or known.title.startswith(f"{title}: ")
     main(["--version"])
     assert capsys.readouterr().out.startswith("mcloop ")
 

@@ -250,12 +250,14 @@ def test_a_simulated_loop_at_the_safe_lam_has_the_tolerated_error():
 def saved(tmp_path):
     """saved(values, axes, name, finish, attributes) -> the folder of a run with these results."""
 
-    def save(values, axes, name="beyond/nothing_like_this", finish=True, **attributes):
+    def save(values, axes, name="beyond/nothing_like_this", finish=True, size="tiny", untrained=None, **attributes):
         folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         ds = results.assemble(values, axes, {"sample_count": 40, **attributes})
         grid = {axis: np.asarray(found).tolist() for axis, found in axes.items() if axis not in results.INSIDE}
         counts = {"seeds": 40, "generations": len(axes["generation"]) if "generation" in axes else 2, "seed": 0}
-        with open_run(folder, {"name": name, "size": "tiny", **counts, "grid": grid, "data": None}) as run:
+        for variable in values:
+            ds[variable].attrs |= {} if untrained is None else {"untrained": untrained}
+        with open_run(folder, {"name": name, "size": size, **counts, "grid": grid, "data": None}) as run:
             run.save_dataset(ds)
             if finish:
                 run.finish()
@@ -390,6 +392,23 @@ def test_the_command_on_a_run_of_the_library(saved, tmp_path, capsys):
         law = laws.corrected_mean_error([12], 100, 100 * lam, gamma)[0] * 100
         assert cell["theory"] == pytest.approx(law)
         assert abs(cell["relative"] - law) < 4 * cell["sem"]
+
+
+@pytest.mark.parametrize(("size", "untrained"), [("small", 2.0), ("tiny", None), ("small", 8.0)])
+def test_networks_that_learned_nothing_are_told_and_nothing_is_advised(saved, tmp_path, capsys, size, untrained):
+    axes = {"arm": ["baseline", "iterative fine-tuning"], "lam": [1.5], "seed": range(40), "generation": [1, 2, 3, 4]}
+    values = {"fid": 4 * np.stack([noise(), 2 * noise()])[:, None]}
+    folder, written = saved(values, axes, "gillman/mnist", size=size, untrained=untrained), tmp_path / "plan.json"
+    main(["plan", "--tolerance", "1.2", "--json", str(written), str(folder)])
+    shown = " ".join(capsys.readouterr().out.split())
+    found = json.loads(written.read_text())["measured"]
+    if untrained == 8.0:  # twice as good at generation 1 as what was never trained
+        assert "exceeded" in shown and "learned" not in shown and len(found["cells"]) == 2 and found["unsound"] == ""
+        return
+    why = "at generation 1 fid is" if untrained else "this size shows that everything runs"
+    said = f"The run of gillman/mnist says nothing of a tolerance, since its networks have learned next to nothing ({why}"
+    assert said in shown and shown.endswith(".") and found["cells"] == found["summary"] == [] and found["unsound"] in shown
+    assert not any(word in shown for word in ("exceeded", "within 1.2?", "Measured by"))
 
 
 @pytest.mark.parametrize(

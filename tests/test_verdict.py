@@ -46,7 +46,7 @@ def test_the_temperature_of_a_sampler_moves_its_rate():
 
 
 @pytest.mark.parametrize(
-    ("regime", "said"), [(regimes.replace(), "Regime 'replace'"), (regimes.augment(float("inf")), "Fully synthetic")]
+    ("regime", "said"), [(regimes.replace(), "regime 'replace'"), (regimes.augment(float("inf")), "fully synthetic")]
 )
 def test_what_has_no_certificate_is_run_twice(regime, said):
     found = certified(regime, generations=4)
@@ -219,13 +219,42 @@ def test_steps_below_the_grain_of_counts_are_refused_and_larger_ones_measured():
     np.testing.assert_allclose(design.rate.rate, 1.0, rtol=1e-4)
 
 
+X = np.random.default_rng(0).normal(size=(20, 1))
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
 @pytest.mark.parametrize(
-    "real", [np.ones((20, 1)), np.arange(20.0)[:, None] * [[1.0, 1.0]]], ids=["constant", "a copied column"]
+    "real",
+    [np.ones((20, 1)), np.arange(20.0)[:, None] * [[1.0, 1.0]], X * [[1.0, 2.0]]],
+    ids=["constant", "a copied column", "a column twice another"],
 )
-def test_singular_covariances_are_told_and_measured(real):
-    loop = mcloop.make_loop(exact.gaussian(d=real.shape[1], n=20), regimes.augment(1.0))
+def test_singular_covariances_are_told_and_measured(real, covariance):
+    loop = mcloop.make_loop(exact.gaussian(d=real.shape[1], n=20, covariance=covariance), regimes.augment(1.0))
     found = mcloop.certify(loop, KEY, real=real, seeds=2, generations=3)
-    assert found.certificate is None and found.sentences()[0].startswith("No certificate")
+    if covariance == "diagonal" and real.shape[1] == 2:  # each column varies: nothing is singular
+        assert found.certificate is not None
+        return
+    which, measured = found.sentences()
+    assert which.startswith("No certificate, but a measured rate: the covariance of generation 1 is singular (data on a plane")
+    assert measured.startswith("Measured by running it twice") and found.rate is not None and "damping" not in which
+
+
+@pytest.mark.parametrize(
+    ("family", "regime", "measured"),
+    [("mixture", "augment", True), ("kde", "replace", True), ("kde", "augment", False), ("kde", "accumulate", False)],
+)
+def test_mixtures_and_kernel_densities_say_which_of_the_two_they_have_and_why(family, regime, measured):
+    model = exact.kde(1, 20, 0.3) if family == "kde" else exact.gaussian_mixture(k=2, d=1, n=20)
+    loop = mcloop.make_loop(model, regimes.augment(1.0) if regime == "augment" else getattr(regimes, regime)())
+    found = mcloop.certify(loop, KEY, real=X, seeds=2, generations=3)
+    which = "No certificate, but a measured rate" if measured else "Neither a certificate nor a rate"
+    fit = f"the {model.name} family declares no loss that could be differentiated (it is fitted by {model.estimator})"
+    assert found.certificate is None and (found.rate is not None) == measured
+    first, *rest = found.sentences()
+    assert first.startswith(f"{which}: {fit}") and first.endswith(".") and first.count(".") == 1
+    assert [said[:26] for said in rest] == (["Measured by running it twi"] if measured else [])
+    if not measured:
+        assert f"regime '{regime}' must leave the parameters of the kde family in one shape" in first
 
 
 def test_copies_that_are_compared_are_certified_as_the_loop_they_copy():

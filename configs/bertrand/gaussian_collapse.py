@@ -1,4 +1,4 @@
-"""A fully synthetic Gaussian with the unbiased covariance: the mean of the variance stays, the model dies
+"""An unbiased Gaussian collapses: fully synthetic, the mean of its variance stays, and the model dies
 
 Paper: Bertrand et al. 2310.00429, Section 2.2 and Proposition 1
 Claim: With 1/(n-1) the expected variance never moves, and yet E sqrt(S_g) = alpha^g: every run collapses.

@@ -1,4 +1,4 @@
-"""Two moons, retrained on their own samples by a DDPM, an EDM, an OT-CFM and a normalizing flow
+"""Two moons, four networks: retrained on their own samples by a DDPM, an EDM, an OT-CFM and a normalizing flow
 
 Paper: Bertrand et al. 2310.00429, section 5 and figure 2
 Claim: Retrained on its own samples alone a model drifts away from the data; with real data and a small share of synthetic

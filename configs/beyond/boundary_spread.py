@@ -1,4 +1,4 @@
-"""How much synthetic data is safe when the sampler stretches what it draws: a boundary found without knowing the law
+"""When a sampler stretches: how much synthetic data is safe, by a boundary that is found without knowing the law
 
 Paper: beyond Bertrand et al. 2310.00429, whose boundary is a bound; law S1
 Claim: A sampler that multiplies the spread by s makes the loop unstable from lam = 1/(s^2 - 1) on; an exact one never does.

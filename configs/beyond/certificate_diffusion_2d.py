@@ -1,4 +1,4 @@
-"""The certificate of a diffusion model in the plane, differentiated through its sampler
+"""Certificate of a diffusion model: in the plane, differentiated through its sampler
 
 Paper: beyond Bertrand et al. 2310.00429, Theorem 1, and Gillman et al. 2402.07087, which take the sampler for exact
 Claim: Eight steps of Heun's method do not draw from what the network has learned. The certificate through those steps is above

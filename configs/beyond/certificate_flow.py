@@ -1,4 +1,4 @@
-"""The certificate of a small normalizing flow on two moons, refitted to its optimum every generation
+"""Certificate of a normalizing flow: a small one on two moons, refitted to its optimum every generation
 
 Paper: beyond Bertrand et al. 2310.00429, Theorem 1, whose flows are trained and never certified
 Claim: The rate that autodiff computes for a flow of 32 parameters is the rate at which its loops contract.

@@ -1,4 +1,4 @@
-"""The certificate of a Gaussian loop: the exact rate, where the papers' bound is silent
+"""Certificate of a Gaussian loop: the exact rate, where the papers' bound is silent
 
 Paper: beyond Bertrand et al. 2310.00429, Theorem 1, whose constants nobody can evaluate; here autodiff computes the rate itself
 Claim: A perturbation of the Gaussian loop shrinks by lam/(1 + lam) a generation at every lam; the papers' bound guarantees

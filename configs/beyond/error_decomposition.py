@@ -1,4 +1,4 @@
-"""Where the error of a loop comes from: too few points, too few steps, a coarse sampler, or a model that cannot say it
+"""Where a loop's error comes from: too few points, too few steps, a coarse sampler, or a model that cannot say it
 
 Paper: beyond Bertrand et al. 2310.00429, Theorem 2, which bounds a statistical and an optimisation error and takes the sampler
     for exact

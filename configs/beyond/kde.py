@@ -1,9 +1,9 @@
-"""A kernel density estimate of its own samples diffuses: h^2 a generation, or h^2 log g if everything is kept
+"""A kernel density diffuses: on its own samples by h^2 a generation, or by h^2 log g if everything is kept
 
 Paper: beyond the three papers: laws K1 and K2, the opposite of collapse
 Claim: The second moment is sigma^2 + g h^2 under replace and sigma^2 + h^2 (1 + 1/2 + ... + 1/g) under accumulate.
 Command: mcloop run beyond/kde
-Minutes: tiny 0.3, small 1.5, paper 6
+Minutes: tiny 0.3, small 0.5, paper 6
 Expected: h = .3, generation 30: 3.7 under replace, 1.36 under accumulate
 """
 

@@ -1,4 +1,4 @@
-"""How much synthetic data, how much correction: a phase map of the Gaussian loop
+"""Synthetic data and correction: how much of either, in a phase map of the Gaussian loop
 
 Paper: beyond Bertrand et al. 2310.00429 and Gillman et al. 2402.07087, which run one cell at a time
 Claim: The error of the mean rises by (1 + 3 lam)/(1 + 2 lam) at gamma 0, never more than 3/2; correction takes it below 1.

@@ -1,4 +1,4 @@
-"""Stories whose true distribution is known: the exact divergence of a language model from the truth, and the words it forgets
+"""Stories of a known distribution: the exact divergence of a language model from the truth, and the words it forgets
 
 Paper: beyond Gerstgrasser et al. 2404.01413 and Dohmatob et al. 2402.07712: a language model's loop with known entropy
 Claim: Under replace the divergence from the truth grows, and when all stories are kept it grows less; whether a network

@@ -3,7 +3,7 @@
 Paper: beyond Shumailov et al. 2305.17493 and Dohmatob et al. 2402.07712: the exact law of what is lost
 Claim: A word drawn c times is lost g fits later with probability f_g^c, f_(g+1) = exp(f_g - 1); accumulate forgets nothing.
 Command: mcloop run beyond/tails
-Minutes: tiny 0.3, small 1, paper 4
+Minutes: tiny 0.8, small 1, paper 4
 Expected: 1,000 words, exponent 1, 10,000 tokens, generation 50: 30 % of real text's mass is lost under replace
 """
 

@@ -1,9 +1,9 @@
-"""Linear regression on its own labels: the test error grows linearly under replace, and stops at pi^2/6 under accumulate
+"""Regression on its own labels: the test error grows linearly under replace, and stops at pi^2/6 under accumulate
 
 Paper: Gerstgrasser et al. 2404.01413, Theorem 2 and Figure 2
 Claim: Replace: g sigma^2 d/(T - d - 1); accumulate on the same design: sigma^2 d/(T - d - 1) (1 + 1/4 + ... + 1/g^2).
 Command: mcloop run gerstgrasser/linear_regression
-Minutes: tiny 0.3, small 1, paper 10
+Minutes: tiny 0.6, small 1, paper 10
 Expected: d = 10, T = 100, sigma 1, generation 100: 11.2 under replace, .184 under accumulate
 """
 

@@ -1,4 +1,4 @@
-"""Is it the data or their number? Replace with as many points as accumulate has
+"""The data or their number: replace with as many points as accumulate has
 
 Paper: Gerstgrasser et al. 2404.01413, the replace-multiple control; Kazdan et al. 2410.16713
 Claim: Growing the synthetic set like accumulate's (n_t = n t) slows collapse from linear to logarithmic, and does not stop it.

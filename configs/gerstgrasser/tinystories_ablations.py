@@ -1,4 +1,4 @@
-"""What accumulate does not depend on: the sampling temperature, the number of stories or of epochs, a weak first model
+"""Ablations of accumulate: the sampling temperature, the number of stories or of epochs, a weak first model
 
 Paper: Gerstgrasser et al. 2404.01413, appendix D, table 2 and figure 11 (GPT-2 of 9M parameters)
 Claim: At a low temperature, with a fifth of the stories, and with three epochs of those, replace gets worse and accumulate does

@@ -1,4 +1,4 @@
-"""GPT-2 (9M parameters at paper size) on TinyStories that it tells itself: replace, accumulate, replace_multiple
+"""GPT-2 on its own stories: TinyStories by replace, accumulate and replace_multiple (9M parameters at paper size)
 
 Paper: Gerstgrasser et al. 2404.01413, figure 3 and table 2
 Claim: Trained anew in every generation on the last one's stories, the model gets worse at real ones; when all earlier stories

@@ -1,4 +1,4 @@
-"""Llama-2 (42M parameters at paper size) on TinyStories that it tells itself: replace, accumulate, replace_multiple
+"""Llama-2 on its own stories: TinyStories by replace, accumulate and replace_multiple (42M parameters at paper size)
 
 Paper: Gerstgrasser et al. 2404.01413, figure 3 and table 2
 Claim: Replace makes a Llama-2 worse at real stories generation after generation, and accumulate does not.

@@ -1,4 +1,4 @@
-"""The self-correcting Gaussian toy, clean: fresh synthetic data every generation, an exact mixture corrector
+"""The self-correcting toy, clean: a Gaussian, fresh synthetic data every generation, an exact mixture corrector
 
 Paper: Gillman et al. 2402.07087, Appendix D, Figure 5 (without the released script's quirks)
 Claim: Correction strength gamma contracts the loop by lam/((1 + lam)(1 + gamma)); more correction, nearer to the truth.

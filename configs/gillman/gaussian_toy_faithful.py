@@ -1,9 +1,9 @@
-"""The self-correcting Gaussian toy as its released script runs it: a growing pool and a corrector that cuts tails off
+"""The self-correcting toy, released: a growing pool and a corrector that cuts tails off, as the script runs them
 
 Paper: Gillman et al. 2402.07087, Appendix D, Figure 5, by the released program
 Claim: More correction, smaller W2. True here as well; but gamma = 0 is not "no correction", and lam ends at 120, not .5.
 Command: mcloop run gillman/gaussian_toy_faithful
-Minutes: tiny 0.4, small 1.5, paper 5
+Minutes: tiny 0.4, small 0.5, paper 5
 Expected: W2 at script steps 50, 100, 500: gamma 0 .445 .491 .581; .1 .348 .365 .408; 1 .130 .139 .133; 5 .075 .062 .045
 """
 

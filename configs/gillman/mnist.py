@@ -1,4 +1,4 @@
-"""MNIST digits drawn by a diffusion model that is fine-tuned on its own drawings, with and without correction
+"""Digits, self-corrected or not: a diffusion model of MNIST that is fine-tuned on its own drawings
 
 Paper: Gillman et al. 2402.07087, section 6 and appendix E
 Claim: Fine-tuned on its own digits the model gets worse; with every digit moved to the nearest of 16 typical real ones of its
@@ -45,8 +45,8 @@ def make(arm, lam=1.5, k=16, gamma=np.inf, data="mnist", count=12_000, pixels=28
         data: "mnist", "fashion_mnist" or "digits".
         count: real images.
         pixels: a side, a multiple of 4.
-        space: the features that metrics compare: "paper" (a LeNet's last hidden layer before its activation), "lenet" (after
-            it) or "pixels".
+        space: the features that metrics compare: "paper" (the last hidden layer, before its activation, of a LeNet of
+            sigmoids), "lenet" (after it, of ReLUs) or "pixels".
         samples: images that a generation is judged by.
         fit: of `family`.
     """
@@ -71,7 +71,10 @@ def real(data, pixels):
 @cache
 def panel(data, pixels, space, samples):
     chosen = real(data, pixels)
-    features = pixels_features() if space == "pixels" else lenet_features(chosen, before=space == "paper")
+    if space == "pixels":
+        features = pixels_features()
+    else:
+        features = lenet_features(chosen, before=space == "paper", activation="sigmoid" if space == "paper" else "relu")
     return image_panel(chosen, samples, features)
 
 

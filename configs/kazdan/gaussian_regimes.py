@@ -1,4 +1,4 @@
-"""Replace, accumulate, accumulate-subsample on a Gaussian, against the published runs
+"""Three regimes on a Gaussian: replace, accumulate, accumulate-subsample, against the published runs
 
 Paper: Kazdan et al. 2410.16713 (Gaussian part), the authors' released results over about 100 runs
 Claim: Replace collapses, accumulate does not, and a fixed budget drawn from all that was accumulated lies between.

@@ -124,7 +124,13 @@ def blackbox_rate(
     for i in range(seeds):
         own = key if i == 0 else random.fold_in(random.fold_in(key, _SEED), i)
         first = begin(own) if state is None else state
-        half = _kick(first.params, advance(own, first).params, step)
+        moved = advance(own, first).params
+        if [jnp.shape(x) for x in jax.tree.leaves(first.params)] != [jnp.shape(x) for x in jax.tree.leaves(moved)]:
+            raise InputError(
+                f"regime '{loop.regime.name}' must leave the parameters of the {loop.model.name} family in one shape for a "
+                "rate to be measured, and they are not as many after a generation."
+            )
+        half = _kick(first.params, moved, step)
         pairs.append((own, [first._replace(params=_add(first.params, half, sign)) for sign in (1, -1)]))
     if not hosted:
         _smooth(draw, pairs)
@@ -175,8 +181,8 @@ def _smooth(draw, pairs) -> None:
         left += sum(float(((x - 2 * y) ** 2).sum()) for x, y in zip(far, near, strict=True))
     if not left <= whole / 16:
         raise InputError(
-            "step must be larger, or the draws: a change of this size is below the grain of counts, so that what is drawn does "
-            "not follow it."
+            "step must be larger, or the draws: what is drawn does not follow a change of this size, which is below the grain "
+            "of counts (how many points are of a class, or of a component)."
         )
 
 
@@ -186,8 +192,6 @@ def _is_float(x) -> bool:
 
 def _kick(params, moved, step):
     """Half the first difference: what one generation moved, a difference that the family can have, at `step`'s size."""
-    if [jnp.shape(x) for x in jax.tree.leaves(params)] != [jnp.shape(x) for x in jax.tree.leaves(moved)]:
-        raise InputError("regime must leave the parameters of this family in one shape for a rate to be measured.")
     size, gap = _norm(params, jax.tree.map(jnp.zeros_like, params)), _norm(params, moved)
     rng = np.random.default_rng(0)
 

@@ -17,6 +17,7 @@ from mcloop.certificates.spectrum import dense_spectrum
 from mcloop.certificates.stability import Problem, columns, in_doubles
 from mcloop.checks import whole
 from mcloop.errors import InputError
+from mcloop.exact.normal import Normal
 from mcloop.models.newton import DENSE
 from mcloop.types import Loop, State
 
@@ -142,24 +143,26 @@ def certify(
     asked = None if loop.regime.lam is None else float(loop.regime.lam)
     lam = None if asked is None else _whole_points(loop, asked)
     if loop.model.forms.objective is None:
-        why = f"The {loop.model.name} family is not one that is differentiated here."
+        fit = f" (it is fitted by {loop.model.estimator})" if loop.model.estimator else ""
+        why = f"the {loop.model.name} family declares no loss that could be differentiated{fit}"
     elif lam is None:
-        why = f"Regime '{loop.regime.name}' is not fixed real data + lam synthetic, which is what a certificate is of."
+        why = f"regime '{loop.regime.name}' is not fixed real data + lam synthetic, which is what a certificate is of"
     elif lam == 0:
         few = f"lam {asked:g} of {float(loop.model.n):g} points is less than one. " if asked else ""
         none = "No synthetic data: every generation is the fit on real data, and a perturbation is gone at once."
         return Verdict(where, why=few + none)
     elif loop.corrector.refine is not None:
-        why = f"Corrector '{loop.corrector.name}' changes the fit itself, which a certificate does not know of."
+        why = f"corrector '{loop.corrector.name}' changes the fit itself, which a certificate does not know of"
     elif not np.isfinite(lam):
-        why = "Fully synthetic (lam = inf): no real data hold the loop."
+        why = "the loop is fully synthetic (lam = inf), so that no real data hold it"
     else:
         here = loop.init(key, real, generations) if state is None else state
         try:
             problem = problem_of(loop, here, key)
             found = certificate(problem, lam, damping=damping, settle=state is None)
         except InputError as error:
-            return _measured(loop, where, key, here, None, generations, many, f"No certificate: {error}")
+            why = _FLAT if _singular(here.params) else str(error).rstrip(".")
+            return _measured(loop, where, key, here, None, generations, many, why)
         rates = None if many == 1 else _scatter(loop, key, state, real, generations, found, many)
         return Verdict(where, found, why=_remarks(loop, problem, found, asked, rates), rates=rates)
     return _measured(loop, where, key, state, real, generations, many, why)
@@ -216,8 +219,26 @@ def check_request(damping: float, generations: int) -> None:
         raise InputError(f"damping must be a finite number >= 0, not {damping!r}.")
 
 
+_FLAT = (
+    "the covariance of generation 1 is singular (data on a plane, a column that is constant, fewer rows than columns), where "
+    "the loss has no second derivatives"
+)
+_GRAIN = 3e3  # condition of a root, whose square float32 does not tell from a singular covariance
+
+
+def _singular(params) -> bool:
+    """Whether parameters are those of a Gaussian that fills fewer dimensions than it has."""
+    if not isinstance(params, Normal):
+        return False
+    root = np.asarray(params.root, np.float64)
+    scale = np.abs(root) if root.ndim < 2 else np.linalg.svd(root, compute_uv=False) if np.isfinite(root).all() else np.zeros(1)
+    return not scale.min() * _GRAIN > scale.max()
+
+
 def _measured(loop, cell, key, state, real, generations, many: int, why: str) -> Verdict:
+    """A measured rate in place of a certificate, or neither; in one sentence which, and why."""
     try:
-        return Verdict(cell, rate=blackbox_rate(loop, key, generations, state=state, real=real, seeds=many), why=why)
+        rate = blackbox_rate(loop, key, generations, state=state, real=real, seeds=many)
     except InputError as error:
-        return Verdict(cell, why=f"{why} No rate: {error}")
+        return Verdict(cell, why=f"Neither a certificate nor a rate: {why}; {str(error).rstrip('.')}.")
+    return Verdict(cell, rate=rate, why=f"No certificate, but a measured rate: {why}.")

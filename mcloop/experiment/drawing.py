@@ -47,7 +47,18 @@ def complete(ds, experiment: Experiment, settings: Settings, table: Any = None):
 
 
 def banner(ds, experiment: Experiment, settings: Settings) -> str:
-    """A warning where the models of generation 1 have not learned enough; "" where they have, or where that is not known."""
+    """A warning where models of generation 1 have not learned enough; "" where they have, or where that is not known."""
+    why = unlearned(ds, experiment, settings)
+    if why.startswith("at generation 1"):
+        return f"**UNTRAINED**: {why}. What follows shows that everything runs, and nothing about the loop."
+    if why:
+        return f"**{'TINY' if settings.size == 'tiny' else 'UNDERFITTED'}**: {why}, so its numbers say nothing of collapse."
+    low = ", ".join(verdict.label for verdict in gate.judge(ds, experiment) if verdict.level == gate.UNDERFITTED)
+    return f"**UNDERFITTED ({low})**: what happens there to a model that has not learned yet is no collapse." if low else ""
+
+
+def unlearned(ds, experiment: Experiment, settings: Settings) -> str:
+    """Why no model of generation 1 has learned enough; "" where one has, or where that is not known."""
     if not experiment.neural:
         return ""
     for name in experiment.measure:
@@ -56,19 +67,12 @@ def banner(ds, experiment: Experiment, settings: Settings) -> str:
         first = float(ds[name].isel(generation=0).mean())
         # both are distances or cross-entropies, which training lowers
         if not first < 0.95 * float(blank):
-            return (
-                f"**UNTRAINED**: at generation 1 {name} is {first:.4g}, and that of a model that was never trained is "
-                f"{float(blank):.4g}. What follows shows that everything runs, and nothing about the loop."
-            )
+            return f"at generation 1 {name} is {first:.4g}, and that of a model that was never trained is {float(blank):.4g}"
     if settings.size == "tiny":
-        return "**TINY**: this size shows that everything runs; its networks learn next to nothing, so its numbers say nothing."
+        return "this size shows that everything runs; its networks learn next to nothing"
     judged = gate.judge(ds, experiment)
-    low = [verdict.label for verdict in judged if verdict.level == gate.UNDERFITTED]
-    which = f" ({', '.join(low)})" if len(low) < len(judged) else ""
-    return f"**{_UNDERFITTED}{which}**: what happens to a model that has not learned yet is no collapse." if low else ""
-
-
-_UNDERFITTED = "UNDERFITTED"
+    low = judged and all(verdict.level == gate.UNDERFITTED for verdict in judged)
+    return "its networks were not trained long enough, or not well enough, to be read" if low else ""
 
 
 def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experiment]:
@@ -79,7 +83,7 @@ def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experime
     if warned := banner(ds, bound, settings):
         # what an untrained network does says nothing of its loop: no verdicts, and a sentence above all others
         told = bound.notes
-        if not warned.startswith(f"**{_UNDERFITTED} ("):  # some of its first fits are worth reading
+        if unlearned(ds, bound, settings):  # otherwise some of its first fits are worth reading
             ds, bound = ds.assign_attrs(unsound=1), bound._replace(worse="")
         bound = bound._replace(notes=lambda ds: [warned, *([] if told is None else told(ds))])
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mcloop.experiment.config import (
     settings_of,
 )
 from mcloop.storage.manifest import read_manifest
+from mcloop.storage.places import noted
 
 COPY = "config.py"  # in a run's folder
 
@@ -54,7 +54,9 @@ def _found(folder: Path, settings: Settings) -> Caption:
     kept = kept if isinstance(kept, dict) else {}
     wanted = kept.get("sha256") or manifest["settings"].get("config_sha256")
     places = [known.path for known in captions() if known.name == settings.name]
-    places += [Path(kept["path"])] if isinstance(kept.get("path"), str) else []
+    own = None if any(digest(path) == wanted for path in places) else noted(wanted)
+    places += [own] if own is not None else []
+    places += [Path(kept["name"])] if isinstance(kept.get("name"), str) else []  # in the current folder
     changed: list[str] = []
     for path in [*places, folder / COPY]:
         try:
@@ -63,7 +65,7 @@ def _found(folder: Path, settings: Settings) -> Caption:
                     why = f"{changed[0]} has changed since the run in '{folder}'"
                     warnings.warn(f"{why}: what the run was made with is used, and `--config FILE` uses another", stacklevel=3)
                 return caption(settings.name, path)
-            changed += [path.name] if is_file(path) and os.fspath(path) == kept.get("path") else []
+            changed += [path.name] if is_file(path) and path == own else []
         except (OSError, SyntaxError, ValueError):
             continue
     raise InputError(

@@ -12,9 +12,9 @@ from mcloop.data.story_files import published
 from mcloop.errors import InputError
 from mcloop.experiment.config import Settings
 from mcloop.results import unplaced
-from mcloop.storage.files import one_line, sha256, show, write_atomically
+from mcloop.storage.files import one_line, sha256, show
 from mcloop.storage.manifest import read_manifest
-from mcloop.storage.places import cache_folder
+from mcloop.storage.places import cache_folder, note, noted
 
 
 def record(data: str | None) -> dict[str, str | None]:
@@ -48,13 +48,9 @@ def same(folder: Path, kept: dict) -> bool:
 
 
 def remember(data: str | None, kept: dict) -> None:
-    """Note where data of this content lie, for the user alone; a cache that cannot be written costs a `--data` later."""
-    if data is None or "data_sha256" not in kept:
-        return
-    with suppress(OSError, ValueError):
-        note = _note(kept["data_sha256"])
-        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(note, os.fsencode(data))
+    """Note where data of this content lie; without the note they are asked for by `--data` later."""
+    if data is not None and "data_sha256" in kept:
+        note(kept["data_sha256"], data)
 
 
 def located(folder: Path, settings: Settings, asked: str | os.PathLike[str] | None = None) -> Settings:
@@ -78,7 +74,7 @@ def located(folder: Path, settings: Settings, asked: str | os.PathLike[str] | No
             )
         remember(path, kept)
         return settings._replace(data=path)
-    for path in (_noted(wanted), Path(name), cache_folder() / name):  # the cache keeps what came from a pipe
+    for path in (noted(wanted), Path(name), cache_folder() / name):  # the cache keeps what came from a pipe
         with suppress(InputError, OSError, ValueError):
             if path is not None and path.exists() and digest(path) == wanted:
                 return settings._replace(data=str(path.resolve()))
@@ -90,15 +86,3 @@ def placeless(text: str, data: str | None) -> str:
     """A text for a file of the run, without the folder in which the data lie."""
     place = "" if data is None or published(data) else os.path.dirname(data)
     return unplaced(text.replace(place.rstrip("/\\") + os.sep, "") if place.strip("/\\") else text)
-
-
-def _note(content: str) -> Path:
-    return cache_folder() / "places" / content
-
-
-def _noted(content: object) -> Path | None:
-    if not isinstance(content, str) or not content.isalnum():
-        return None
-    with suppress(OSError, ValueError):
-        return Path(os.fsdecode(_note(content).read_bytes()))
-    return None

@@ -18,6 +18,7 @@ from mcloop.storage.checkpoints import Keep
 from mcloop.storage.files import one_line, save, show
 from mcloop.storage.lock import locked
 from mcloop.storage.manifest import read_manifest
+from mcloop.storage.places import note
 from mcloop.storage.run_folder import Run, open_run
 
 _NOTED = ("config_sha256",)  # kept in the manifest; what a run is, its loops say
@@ -47,6 +48,8 @@ def run_into(
             _only_identify(experiment, settings, run.folder, identify)
         if ds is None:
             run.keep_config(known.path, origin.COPY)
+            if not _built_in(known):
+                note(record["config_sha256"], known.path.resolve())
             table = read_data(experiment, settings) if table is None else table
             if not quiet:
                 print(drawing.announcement(known, experiment, settings, table, folder), file=sys.stderr, flush=True)

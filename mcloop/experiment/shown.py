@@ -6,6 +6,7 @@ import inspect
 import re
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from mcloop.errors import InputError
@@ -24,15 +25,26 @@ def list_all(match: str, verbose: bool) -> None:
     if not found:
         raise InputError(f"no experiment has {match!r} in its name; `mcloop list` shows them all.")
     width = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
-    name = max((len(c.name) for c in found), default=0)
-    for c in found:
-        print(f"{c.name:{name}}  {_cut(c.title.rstrip('.'), max(20, width - name - 2))}")
-    if found and sys.stdout.isatty():
-        print("\n`mcloop list -v` says more, and `mcloop show NAME` all there is to one of them.")
+    for line in _lines(found, width):
+        print(line)
+    if sys.stdout.isatty():
+        print("\nMinutes are of --size small. `mcloop list -v` says more, and `mcloop show NAME` all there is to one of them.")
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3].rstrip(" ,:;") + "..."
+def _lines(found: list[Caption], width: int) -> list[str]:
+    """Name, minutes at `small` and as much of the title as there is room for, a line each."""
+    minutes = [f"{c.minutes['small']:g} min" if "small" in c.minutes else "" for c in found]
+    name, long = max(len(c.name) for c in found), max(map(len, minutes))
+    room = max(20, width - name - long - 4)
+    return [f"{c.name:{name}}  {m:>{long}}  {_brief(c.title.rstrip('.'), room)}" for c, m in zip(found, minutes, strict=True)]
+
+
+def _brief(title: str, most: int) -> str:
+    """A title, or what it says before its colon, or its first whole words: the first of these that `most` letters hold."""
+    for whole in (title, title.partition(": ")[0]):
+        if len(whole) <= most:
+            return whole
+    return textwrap.shorten(title.partition(": ")[0], most, placeholder="...")
 
 
 def _table(found: list[Caption]) -> None:

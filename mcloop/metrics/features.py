@@ -24,10 +24,34 @@ from mcloop.storage.files import one_line
 from mcloop.storage.places import cache_folder
 
 _VERSION = 1  # of the training below: another one makes kept networks strangers
-_BATCH = 128
-_RATE = 2e-3
 _ROWS = 500  # images a forward pass; the last one is filled up, so that one program serves any number
 _CLASSES = 10
+
+
+class _Recipe(NamedTuple):
+    """How a LeNet is trained, by Adam.
+
+    Attributes:
+        batch: images a step.
+        rate, falls: the learning rate, and whether it falls to zero by a cosine.
+        epochs, steps: passes and steps, at least.
+        shift, scale: what is taken from grey levels in [0, 1], and what they are then divided by.
+    """
+
+    batch: int
+    rate: float
+    falls: bool
+    epochs: int
+    steps: int
+    shift: float = 0.0
+    scale: float = 1.0
+
+
+# the second is the released program's of Gillman et al. 2024, with its normalisation of MNIST, and of as many steps
+_RECIPES = {
+    "relu": _Recipe(128, 2e-3, True, 4, 1500),
+    "sigmoid": _Recipe(64, 1e-3, False, 10, 9000, 0.1307, 0.3081),
+}
 
 
 class Features(NamedTuple):
@@ -62,20 +86,23 @@ def lenet_features(
     cache: str | os.PathLike[str] | None = None,
     epochs: int | None = None,
     before: bool = False,
+    activation: str = "relu",
 ) -> Features:
     """The 84 units of the last hidden layer of a LeNet (LeCun et al. 1998), trained once on `images` and then kept.
 
-    Gillman et al. 2024 compare MNIST images in this layer, before its activation, of a LeNet with sigmoids; this one has
-    ReLUs. Adam at 2e-3 with a cosine to zero, batches of 128; the file is named by a SHA-256 of the data, the settings and the
-    seed, and a damaged one is trained again.
+    Gillman et al. 2024 compare MNIST images in this layer, before its activation, of a LeNet with sigmoids, by Adam at 1e-3 in
+    batches of 64, on normalised images (enlarged to 32 x 32, which these are not). The one with ReLUs is trained by Adam at
+    2e-3 with a cosine to zero, in batches of 128. The file is named by a SHA-256 of the data, the settings and the seed, and a
+    damaged one is trained again.
 
     Args:
         images: the real data; training set to train on, test set for `accuracy`.
         seed: of the first weights and of the order of batches.
         cache: folder to keep the network in; None is $MCLOOP_CACHE or ~/.cache/mcloop. Where it cannot be written, a
             warning says so and the network is trained every time.
-        epochs: passes over the training set; None is 4, or as many as 1,500 steps take.
-        before: take the layer before its ReLU, as that paper does, and not after; the network is the same.
+        epochs: passes over the training set; None is 4, or as many as 1,500 steps take (sigmoids: 10, or 9,000 steps).
+        before: take the layer before its activation, as that paper does, and not after; the network is the same.
+        activation: "relu" or, as in that paper, "sigmoid".
 
     Returns:
         Features with d = 84 and probabilities of 10 classes; the training is compiled and run here.
@@ -86,11 +113,12 @@ def lenet_features(
     n, shape = len(images.train_x), images.train_x.shape[1:]
     if n < 2 or not len(images.test_x):
         raise InputError(f"images must hold training and test images, not {n} and {len(images.test_x)}.")
-    steps = max(n // _BATCH, 1)
-    epochs = max(4, -(-1500 // steps)) if epochs is None else whole("epochs", epochs, 1, 10**6)
-    net = lenet(_CLASSES, shape[0])
+    net = lenet(_CLASSES, shape[0], activation)
+    recipe = _RECIPES[activation]
+    steps = max(n // recipe.batch, 1)
+    epochs = max(recipe.epochs, -(-recipe.steps // steps)) if epochs is None else whole("epochs", epochs, 1, 10**6)
     store = ChunkStore(cache_folder(cache))
-    name = f"lenet-{images.name}-{_digest(images, seed, epochs)}"
+    name = f"lenet-{images.name}-{_digest(images, seed, epochs, activation)}"
     leaves, tree = jax.tree.flatten(jax.eval_shape(net.init, jax.random.key(0)))
     kept = store.get(name) or {}
     fits = [leaf.shape for leaf in leaves] == [x.shape for x in kept.values()][: len(leaves)] and "accuracy" in kept
@@ -98,8 +126,8 @@ def lenet_features(
         variables = jax.tree.unflatten(tree, [jnp.asarray(kept[str(i)]) for i in range(len(leaves))])
     else:
         with progress.stage("training features"):
-            variables = _train(net, images, seed, epochs)
-    extract, classify = _readers(net, variables, shape, "before" if before else "after")
+            variables = _train(net, images, seed, epochs, recipe)
+    extract, classify = _readers(net, variables, shape, "before" if before else "after", recipe)
     accuracy = float(kept["accuracy"]) if fits else float((classify(images.test_x).argmax(1) == images.test_y).mean())
     if not fits:
         arrays = {str(i): np.asarray(x) for i, x in enumerate(jax.tree.leaves(variables))}
@@ -108,28 +136,37 @@ def lenet_features(
         except InputError as error:
             said = f"the LeNet was not kept, and will be trained again next time (MCLOOP_CACHE names a folder): {error}"
             warnings.warn(one_line(said, 300), stacklevel=2)
-    layer = f"the last hidden layer{' before its ReLU' if before else ''}"
-    said = f"LeNet, 84 units of {layer} ({images.name}, {shape[0]} x {shape[1]} pixels, seed {seed})"
+    bend, kind = ("ReLU", "LeNet") if activation == "relu" else ("sigmoid", "LeNet of sigmoids")
+    layer = f"the last hidden layer{f' before its {bend}' if before else ''}"
+    said = f"{kind}, 84 units of {layer} ({images.name}, {shape[0]} x {shape[1]} pixels, seed {seed})"
     return Features(said, extract, classify, accuracy)
 
 
-def _digest(images, seed, epochs):
+def _digest(images, seed, epochs, activation):
     """All that the network and its accuracy depend on, in hex."""
-    state = hashlib.sha256(repr((_VERSION, _BATCH, _RATE, int(seed), epochs, _CLASSES)).encode())
+    recipe = _RECIPES[activation]
+    known = (_VERSION, recipe.batch, recipe.rate, int(seed), epochs, _CLASSES)
+    known += () if activation == "relu" else (activation, *recipe)  # networks that were kept stay known
+    state = hashlib.sha256(repr(known).encode())
     for x in (images.train_x, images.train_y, images.test_x, images.test_y):
         state.update(repr((x.shape, str(x.dtype))).encode())
         state.update(np.ascontiguousarray(x))
     return state.hexdigest()
 
 
-def _train(net, images, seed, epochs) -> Variables:
+def _normalised(x, recipe: _Recipe):
+    """Grey levels as a network of this recipe sees them."""
+    return (x.astype(jnp.float32) / 255 - recipe.shift) / recipe.scale
+
+
+def _train(net, images, seed, epochs, recipe: _Recipe) -> Variables:
     """Variables after `epochs` passes; a Python loop of compiled steps."""
     n = len(images.train_x)
-    batch, steps = min(_BATCH, n), max(n // _BATCH, 1)
-    optimiser = optax.adam(optax.cosine_decay_schedule(_RATE, epochs * steps))
+    batch, steps = min(recipe.batch, n), max(n // recipe.batch, 1)
+    optimiser = optax.adam(optax.cosine_decay_schedule(recipe.rate, epochs * steps) if recipe.falls else recipe.rate)
 
     def loss(params, stats, x, y, key):
-        logits, stats = net.apply(Variables(params, stats), x.astype(jnp.float32) / 255, train=True, key=key)
+        logits, stats = net.apply(Variables(params, stats), _normalised(x, recipe), train=True, key=key)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), stats
 
     @jax.jit
@@ -150,12 +187,12 @@ def _train(net, images, seed, epochs) -> Variables:
     return variables
 
 
-def _readers(net, variables, shape, which):
+def _readers(net, variables, shape, which, recipe: _Recipe):
     """(extract, classify) of images of one shape, by one compiled forward pass."""
 
     @jax.jit
     def forward(x):
-        x = x.astype(jnp.float32) / 255
+        x = _normalised(x, recipe)
         hidden, _ = net.apply(variables, x, features=which)
         logits, _ = net.apply(variables, x)
         return hidden, jax.nn.softmax(logits)

@@ -13,7 +13,7 @@ from jax import lax
 from mcloop import random
 from mcloop.checks import known, numbers
 from mcloop.errors import InputError
-from mcloop.memory.rows import Rows, rows, rows_memory
+from mcloop.memory.rows import Rows, bootstrap, rows, rows_memory
 from mcloop.models.training import Fitted, Training, as_first, averaged, begin, finish, finite, sound, start, step, told
 from mcloop.types import ClosedForms, Learner, Model, Objective
 
@@ -27,10 +27,13 @@ class Truth(NamedTuple):
         initial: the untrained network that every fit from scratch starts from.
         reference: theta*, the network trained as long as generation 1 is, from the same start, under noise of its own, on
             fresh points of the true distribution at every step; () where it was not asked for.
+        points: the user's own points, where they came as a tuple with names (other ones are kept by the loop): new real
+            points are drawn from them; else ().
     """
 
     initial: Any
     reference: Any
+    points: Any = ()
 
 
 def compiled_model(
@@ -75,7 +78,8 @@ def compiled_model(
 
     def sample(key, params, count) -> Rows:
         if isinstance(params, Truth):
-            return rows(source.sample(key, capacity), count)
+            own = isinstance(params.points, Rows)
+            return bootstrap(key, params.points, count) if own else rows(source.sample(key, capacity), count)
         points, good = sound(draw(key, averaged(params), capacity))
         return rows(_or_nan(good, points), count)
 
@@ -88,7 +92,7 @@ def compiled_model(
         best: Any = ()
         if reference:
             best = averaged(train(k_reference, begin(training, initial), True, lambda k: source.sample(k, training.batch))[0])
-        return rows(values, real=True), Truth(initial, best)
+        return (data := rows(values, real=True)), Truth(initial, best, data if hasattr(real, "_fields") else ())
 
     def measure(params, truth: Truth) -> dict:
         return _distances(learner, averaged(params), truth.reference, probe) if reference else {}

@@ -51,6 +51,7 @@ class Measured(NamedTuple):
         seeds, generations: how many.
         cells: every cell that has this measure.
         summary: what is safe along lam and gamma, a sentence each.
+        unsound: a sentence in place of all cells, where the run's networks have learned nothing; else "".
     """
 
     name: str
@@ -62,6 +63,7 @@ class Measured(NamedTuple):
     generations: int
     cells: list[Cell]
     summary: list[str]
+    unsound: str = ""
 
 
 def measured(folder: Path, tolerance: float, measure: str | None = None) -> Measured:
@@ -76,10 +78,13 @@ def measured(folder: Path, tolerance: float, measure: str | None = None) -> Meas
         InputError: no finished run is there, or it measured no error with a real-only value to compare to.
     """
     name, ds = read_results(folder)
-    experiment = _experiment(folder)
+    experiment, why = _experiment(folder, ds)
     chosen = choose(ds, experiment, measure)
     power, words = scale(ds, chosen)
     error = Errors(ds, chosen, power)
+    if why:
+        said = f"The run of {name} says nothing of a tolerance, since its networks have learned next to nothing ({why})."
+        return Measured(name, chosen, words, "", "", error.seeds, int(ds["generation"][-1]), [], [], said)
     pair, baseline = pairs(ds, chosen, error)
     varied = [d for d in error.axes if ds.sizes[d] > 1] or error.axes[:1]
     g = ds["generation"].values
@@ -100,16 +105,21 @@ def measured(folder: Path, tolerance: float, measure: str | None = None) -> Meas
     return Measured(name, chosen, words, baseline, "; ".join(dict.fromkeys(sources)), error.seeds, last, cells, said)
 
 
-def _experiment(folder):
-    """The experiment that a run was made with, its law bound to the run; None where its config is no longer there."""
+def _experiment(folder, ds):
+    """The experiment that a run was made with, its law bound to the run, and why it learned nothing, or "".
+
+    (None, "") where its config is no longer there.
+    """
     from mcloop.experiment.arguments import bind
+    from mcloop.experiment.drawing import unlearned
     from mcloop.experiment.origin import of_run
 
     try:
         _, experiment, settings = of_run(folder)
-        return bind(experiment, settings.size, settings.grid)
+        bound = bind(experiment, settings.size, settings.grid)
     except InputError:
-        return None
+        return None, ""
+    return bound, unlearned(ds, bound, settings)
 
 
 class _Ratio(NamedTuple):
@@ -244,6 +254,8 @@ def _along(cells: list[Cell], axis: str, tolerance: float, generations: int) -> 
 
 def show(found: Measured, tolerance: float, console, most: int = 24) -> None:
     """Print what a run measured."""
+    if found.unsound:
+        return console.print(found.unsound, markup=False)
     from rich.table import Table
 
     seeds = f"{found.seeds} seed{'s' if found.seeds != 1 else ''}"

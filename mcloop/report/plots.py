@@ -22,6 +22,7 @@ _CROWD = 9  # curves, beyond which a panel is split by an axis
 _PAGE, _BESIDE = 12.0, 1.9  # inches: a figure at most, and its legend
 _LEGEND = 12  # entries, beyond which a legend names some
 _FLOOR = "real data themselves"
+_FLOORS = "real data, +- one sd"
 _LOST = "not finite after this"
 
 
@@ -33,7 +34,8 @@ def curves(ds, experiment, title: str = "") -> Figure:
 
     Args:
         ds: results, with a `seed` or a `statistic` dimension.
-        experiment: its `measure` names the panels, its `law` the dashed lines; a variable's attribute `floor` the dotted one.
+        experiment: its `measure` names the panels, its `law` the dashed lines; a variable's attribute `floor` the dotted one,
+            and `floor_spread`, the standard deviation of what single draws of real data score, the band around it.
     """
     shown = list(cells(ds, experiment))
     names = [name for name in experiment.measure if name in measures(ds)]
@@ -115,7 +117,7 @@ def panels(ds, wanted: list[tuple[list[Cell], str, str]], title: str = "", colum
     for ax in axes:
         # not by get_legend_handles_labels, which leaves out what begins with "_"
         known |= {str(line.get_gid()): line for line in ax.get_lines() if line.get_gid() is not None}
-    last = {label: known.pop(label) for label in ("theory", _FLOOR, _LOST) if label in known}
+    last = {label: known.pop(label) for label in ("theory", _FLOOR, _FLOORS, _LOST) if label in known}
     if len(known) > _LEGEND:
         every = list(known.items())
         known = dict(every[i] for i in np.linspace(0, len(every) - 1, _LEGEND).round().astype(int))
@@ -131,6 +133,7 @@ def panels(ds, wanted: list[tuple[list[Cell], str, str]], title: str = "", colum
 _LINES = {
     "theory": "Dashed: theory. ",
     _FLOOR: "Dotted: what real data score themselves. ",
+    _FLOORS: "Dotted, in a band: what real data score themselves, +- the standard deviation of one such score. ",
     _LOST: "Cross: not finite after that. ",
 }
 
@@ -174,7 +177,11 @@ def _dress(ax, ds, name: str, letters: int = 44) -> None:
     ax.set_ylabel(_wrapped(f"{words}{f' [{units}]' if units not in ('', '1') else ''}", letters), fontsize=9)
     ax.set_xlabel(AXES["generation"], fontsize=9)
     if (floor := variable.attrs.get("floor")) is not None and np.isfinite(floor):
-        ax.axhline(float(floor), color="0.35", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1, gid=_FLOOR, label=_FLOOR)
+        spread = float(variable.attrs.get("floor_spread", np.nan))
+        words = _FLOORS if spread > 0 else _FLOOR
+        ax.axhline(float(floor), color="0.35", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1, gid=words, label=words)
+        if spread > 0:
+            ax.axhspan(floor - spread, floor + spread, color="0.35", alpha=0.15, linewidth=0, zorder=0.9, gid=_FLOORS)
     ax.grid(True, color="0.9", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8.5)

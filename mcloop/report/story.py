@@ -122,14 +122,16 @@ def _method(ds, names, experiment) -> list[str]:
     for name in names:
         parts = [f"{words} {ds[name].attrs[key]}" for key, words in _STATED.items() if key in ds[name].attrs]
         said += [f"`{name}`: {'; '.join(parts)}."] if parts else []
-    floors = [f"{name} {floor:.3g}" for name in names if (floor := _floor(ds[name])) is not None]
+    floors = [f"{name} {floor}" for name in names if (floor := _floor(ds[name])) is not None]
     return said + ([f"Real data themselves score: {', '.join(floors)}."] if floors else [])
 
 
-def _floor(variable) -> float | None:
-    """What real data score, where that is known."""
-    value = variable.attrs.get("floor")
-    return None if value is None or not np.isfinite(value) else float(value)
+def _floor(variable) -> str | None:
+    """What real data score, where that is known, with the standard deviation of one such score where that is."""
+    value, spread = variable.attrs.get("floor"), float(variable.attrs.get("floor_spread", np.nan))
+    if value is None or not np.isfinite(value):
+        return None
+    return f"{value:.3g} +- {spread:.1g} (standard deviation)" if spread > 0 else f"{value:.3g}"
 
 
 _STATED = {"estimator": "estimator", "features": "features", "sample_count": "samples", "split": "against"}
@@ -178,7 +180,7 @@ def _sentences(shown, headline, experiment, floor=None, most: int = 24) -> list[
     if len(shown) > most:
         said.append(f"- ... and {len(shown) - most} more cells, in `results.nc`.")
     if said and floor is not None:
-        said.append(f"- Real data themselves score {floor:.3g} ({headline}).")
+        said.append(f"- Real data themselves score {floor} ({headline}).")
     return said + [f"- {sentence}" for sentence in theory.agreement(against)]
 
 

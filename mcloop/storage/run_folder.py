@@ -141,10 +141,10 @@ class Run:
             self._update(settings={**self.manifest["settings"], **noted})
 
     def keep_config(self, path: Path, name: str) -> None:
-        """Keeps a copy of the file that says what is run, and notes where it was."""
+        """Keeps a copy of the file that says what is run, and its own name without the folders that it is in."""
         payload = path.read_bytes()
         self._save(name, payload)
-        self._update(config={"path": os.fspath(path.resolve()), "sha256": hashlib.sha256(payload).hexdigest()})
+        self._update(config={"name": path.name, "sha256": hashlib.sha256(payload).hexdigest()})
 
     def add_file(self, name: str) -> None:
         """Records the checksum of a file that somebody else wrote at `path(name)`: a figure, a checkpoint."""

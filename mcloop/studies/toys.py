@@ -118,6 +118,11 @@ def quality(toy: Toy) -> Callable[[jax.Array], dict[str, jax.Array]]:
 
 def floor(toy: Toy, samples: int = 1000, repeats: int = 16) -> dict[str, float]:
     """What each measure gives for points of the true distribution itself, the mean over independent samples."""
+    return {name: mean for name, (mean, _) in _floors(toy, samples, repeats).items()}
+
+
+def _floors(toy: Toy, samples: int, repeats: int = 16) -> dict[str, tuple[float, float]]:
+    """The same, each with the standard deviation over the samples; NaN where there is but one."""
     test = toy.sample(jax.random.key(2**31 - 1), _TEST)
     bandwidths = [toy.std, toy.scale]
 
@@ -130,15 +135,15 @@ def floor(toy: Toy, samples: int = 1000, repeats: int = 16) -> dict[str, float]:
         }
 
     values = jax.lax.map(one, jax.random.split(jax.random.key(3), repeats))
-    found = {name: float(np.mean(x)) for name, x in values.items()}
-    return found | ({} if toy.log_prob is None else {"nll": float(-toy.log_prob(test).mean())})
+    found = {name: (float(np.mean(x)), float(np.std(x, ddof=1))) for name, x in values.items()}
+    return found | ({} if toy.log_prob is None else {"nll": (float(-toy.log_prob(test).mean()), float("nan"))})
 
 
 def annotate(ds, toy: Toy, samples: int = 1000):
     """The dataset with what figures and report need beside the measures: what true points score, and their picture."""
-    for name, value in floor(toy, samples).items():
+    for name, (value, spread) in _floors(toy, samples).items():
         if name in ds:
-            ds[name].attrs["floor"] = value
+            ds[name].attrs |= {"floor": value} | ({"floor_spread": spread} if np.isfinite(spread) else {})
     if "sliced_w2" in ds:  # what a network gives that was never trained: about the noise that it starts from
         noise = toy.shift + toy.scale * jax.random.normal(jax.random.key(5), (samples, 2))
         seen = sliced_w2(jax.random.key(1), noise, toy.sample(jax.random.key(2**31 - 1), _TEST))
