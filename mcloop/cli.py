@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,6 +70,7 @@ def run(
     resume: bool = True,
     keep_last: int | None = None,
     keep_every: int | None = None,
+    cache: bool = True,
     quiet: bool = False,
 ) -> None:
     """Run an experiment into a folder: results.nc, plots, report.html. The same command again goes on from what is there.
@@ -87,6 +89,7 @@ def run(
         resume: go on from what the folder holds; --no-resume moves the old run aside and starts again.
         keep_last: of neural loops, keep the checkpoints of the last so many generations; default all.
         keep_every: and those of every so-manieth generation.
+        cache: keep compiled programs in the user's cache folder, and read them there; --no-cache compiles everything.
         quiet: no progress bar, and only the folder's name at the end.
     """
     from mcloop.data.given import given
@@ -104,10 +107,12 @@ def run(
     folder = out or Path("runs") / f"{known.name.replace('/', '-')}-{size}"
     from mcloop.experiment.pipeline import run_into, set_aside
     from mcloop.storage.checkpoints import Keep
+    from mcloop.storage.programs import keep_programs
 
     for field, value in (("keep-last", keep_last), ("keep-every", keep_every)):
         if value is not None and value < 1:
             raise InputError(f"--{field} must be a whole number >= 1, not {value}.")
+    keep_programs(cache)
     if not resume:
         set_aside(folder)
     print(run_into(folder, known, declared, settings, quiet, Keep(keep_last, keep_every)))
@@ -247,8 +252,7 @@ def certify(
     """
     from mcloop.experiment.certify import of_name_or_folder, show
 
-    found = of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed, data)
-    show(found)
+    show(of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed, data))
 
 
 def _one(text: str) -> tuple[str, float | int | str]:
@@ -282,17 +286,14 @@ def _there(path: Path) -> bool:
 def main(args: list[str] | None = None) -> None:
     """Entry point: exit code 0, 1 (a law failed), 2 (bad input, one sentence), 70 (a fault), 128 + the signal that ended it."""
     said = sys.argv[1:] if args is None else args
-    guarded(lambda: _version() if said == ["--version"] else _command(said))
+    command = partial(app.cli, prog="mcloop", description=_DESCRIPTION, config=(OmitArgPrefixes,), args=said)
+    guarded(_version if said == ["--version"] else command)
 
 
 def _version() -> None:
     from importlib import metadata
 
     print(f"mcloop {metadata.version('mcloop')}")
-
-
-def _command(said: list[str]) -> None:
-    app.cli(prog="mcloop", description=_DESCRIPTION, config=(OmitArgPrefixes,), args=said)
 
 
 if __name__ == "__main__":

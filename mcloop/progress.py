@@ -27,6 +27,7 @@ class Bar:
     def __init__(self, total: int | None) -> None:
         self._total, self._done, self._computed, self._began = total, 0, 0, time.monotonic()
         self._where, self._stage, self._said = "", "preparing", time.monotonic()
+        self._firsts, self._opened, self._latest = 0, 0.0, 0.0
         self._bar: Any = None
         self._task: Any = None
         self._end = threading.Event()
@@ -50,8 +51,9 @@ class Bar:
         if self._bar is not None:
             self._bar.stop()
 
-    def expect(self, total: int) -> None:
-        """Says how many generations (or cells) there are in all."""
+    def expect(self, total: int, firsts: int = 0) -> None:
+        """Says how many generations (or cells) there are in all, and how many of them are first ones, which take longer."""
+        self._firsts = firsts
         self._total, self._done, self._computed, self._began = total, 0, 0, time.monotonic()
         self._show(total=total, completed=0)
 
@@ -68,9 +70,16 @@ class Bar:
         self._stage = f"{name} {done:.0f}/{total:.0f}{words}" if total else f"{name}{words}"
         self._show(stage=self._stage)
 
-    def advance(self, seconds: float | None, count: int = 1) -> None:
-        """So many generations (or cells) more are done; `seconds` None where they had been computed before."""
+    def advance(self, seconds: float | None, count: int = 1, first: bool = False) -> None:
+        """So many generations (or cells) more are done; `seconds` None where they had been computed before.
+
+        A `first` one compiles, and is the longest fit of a loop of networks: what is left is told by its like.
+        """
         self._done += count
+        if first:
+            self._firsts, self._opened = self._firsts - count, seconds or self._opened
+        else:
+            self._latest = seconds or self._latest
         self._computed += count if seconds is not None else 0
         self._show(advance=count, left=self._left())
         if seconds is not None and self._bar is None and self._where:
@@ -90,8 +99,12 @@ class Bar:
     def _left(self) -> str:
         if not self._computed or self._total is None or self._done >= self._total:
             return ""
-        each = (time.monotonic() - self._began) / self._computed
-        return f"about {_time(each * (self._total - self._done))} left"
+        left = self._total - self._done
+        if self._opened:
+            if not self._latest:
+                return ""  # a first generation says little of those that follow it
+            return f"about {_time(self._opened * self._firsts + self._latest * (left - self._firsts))} left"
+        return f"about {_time((time.monotonic() - self._began) / self._computed * left)} left"
 
     def _so_far(self) -> str:
         return ", ".join(part for part in (f"{self._done} of {self._total} done" if self._total else "", self._left()) if part)
@@ -110,17 +123,19 @@ _listener: ContextVar[Bar | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def listening(total: int | None, show: bool) -> Iterator[Bar | None]:
+def listening(total: int | None, show: bool, firsts: int = 0) -> Iterator[Bar | None]:
     """Shows a bar while the block runs, if asked for; inside another one it is that one, which learns the total."""
     if not show:
         yield None
         return
     if (bar := _listener.get()) is not None:
         if total is not None:
-            bar.expect(total)
+            bar.expect(total, firsts)
         yield bar
         return
     with Bar(total) as bar:
+        if total is not None:
+            bar.expect(total, firsts)
         token = _listener.set(bar)
         try:
             yield bar

@@ -115,6 +115,10 @@ SLOW = {
         "test_new_real_points_are_the_users_own",
         "test_statistics_are_those_of_points_drawn_again",
     ),
+    "test_gate.py": (
+        "fits",
+        "test_a_scan_knows_the_loss_of_its_first_fit",
+    ),
     "test_given.py": ("test_a_worker_that_was_forked_too_late_says_so_and_does_not_hang",),
     "test_grammar.py": ("test_entropy_is_the_mean_surprise",),
     "test_hosted.py": (
@@ -190,6 +194,7 @@ SLOW = {
         "test_regression",
         "test_words",
     ),
+    "test_programs.py": ("test_programs_are_kept_for_the_next_process",),
     "test_random.py": (
         "drawn",
         "test_a_keys_numbers_do_not_depend_on_what_stands_beside_it",

@@ -175,6 +175,21 @@ def test_a_log_file_gets_a_line_a_minute(capsys, monkeypatch):
     assert "1 of 3 done, about" in said
 
 
+def test_what_is_left_is_told_by_generations_of_its_kind(capsys):
+    # two loops of three generations, whose first fits take a hundred times as long as later ones
+    with progress.listening(6, True, firsts=2) as bar:
+        bar.at("the first loop")
+        bar.advance(1000.0, first=True)
+        bar.advance(10.0)
+        bar.advance(10.0)
+        bar.advance(1000.0, first=True)
+        bar.advance(20.0)
+    said = capsys.readouterr().err.splitlines()
+    assert "left" not in said[0]
+    assert said[1].endswith("about 17 min left") and said[2].endswith("about 17 min left")
+    assert said[3].endswith("about 20 s left") and said[4].endswith("about 20 s left")
+
+
 def test_untrained_networks_get_no_verdict():
     declared = ex.load(ex.find("beyond/story_grammar"))
     known = ex.find("beyond/story_grammar")

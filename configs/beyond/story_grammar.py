@@ -14,7 +14,7 @@ Expected: at size small, from 39.8 nats a story at the first fit to 110.8 (repla
 from mcloop import make_loop, regimes
 from mcloop.correctors import curation
 from mcloop.data.grammar import story_grammar
-from mcloop.experiment import Experiment, Size, chosen, once
+from mcloop.experiment import Accept, Experiment, Size, chosen, once
 from mcloop.laws import unsaid
 from mcloop.models.training import Budget, adamw, cosine, training
 from mcloop.nets.transformer import Shape
@@ -85,5 +85,6 @@ experiment = Experiment(
     worse="up",
     neural=True,
     family=family,
+    gate={"ungrammatical": Accept(0.1, 0.5, settled=1.0)},
     annotate=annotate,
 )

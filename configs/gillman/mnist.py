@@ -21,7 +21,7 @@ import numpy as np
 from mcloop import correctors, make_loop, regimes
 from mcloop.correctors.nearest_centroid import move
 from mcloop.data.images import load
-from mcloop.experiment import Experiment, Size
+from mcloop.experiment import Accept, Experiment, Size
 from mcloop.metrics.features import lenet_features, pixels_features
 from mcloop.metrics.panel import image_panel
 from mcloop.models.diffusion import diffusion
@@ -209,6 +209,7 @@ experiment = Experiment(
     measure=("fid", "fid_inf", "kid", "precision", "recall", "diversity"),
     worse="up",
     neural=True,
+    gate={"fid": Accept(5.0, 15.0, floors=True), "recall": Accept(0.85, 0.6, settled=0.1)},
     annotate=annotate,
     family=family,
 )

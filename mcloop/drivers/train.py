@@ -146,7 +146,7 @@ def _run(
     """Every plan to its end; what was seen of each generation, and remarks on those that could not be computed."""
     results, remarks = [], []
     openings: dict[Any, tuple[Unit, Plan]] = {}
-    with listening(len(plans) * generations, show) as bar:
+    with listening(len(plans) * generations, show, len(plans)) as bar:
         for plan in plans:
             unit = Unit(folder / plan.name, plan.settings, keep)
             donor = openings.get(plan.shared) if plan.shared is not None else None
@@ -165,9 +165,9 @@ def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar, first) -> tu
     last = generations if failed is None else failed[0] - 1
     t, state = unit.restore(plan.codec, last)
     infos: list[Info] = [_kept(unit, i + 1) for i in range(t)]
-    for _ in range(t):
+    for i in range(t):
         if bar is not None:
-            bar.advance(None)
+            bar.advance(None, first=i == 0)
     while t < last:
         began = time.monotonic()
         if bar is not None:
@@ -186,7 +186,7 @@ def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar, first) -> tu
         plan.tidy(False)
         infos.append(info)
         if bar is not None:
-            bar.advance(time.monotonic() - began)
+            bar.advance(time.monotonic() - began, first=t == 1)
             for line in first(plan, info) if t == 1 else ():
                 bar.note(line)
     plan.tidy(True)

@@ -73,14 +73,11 @@ def compiled_model(
     probe = source.sample(random.as_key(jax.random.key(0)), _PROBE)
     train = _trainer(learner, training)
 
-    def draw(key, variables, count):
-        return learner.sample(key, variables, count)
-
     def sample(key, params, count) -> Rows:
         if isinstance(params, Truth):
             own = isinstance(params.points, Rows)
             return bootstrap(key, params.points, count) if own else rows(source.sample(key, capacity), count)
-        points, good = sound(draw(key, averaged(params), capacity))
+        points, good = sound(learner.sample(key, averaged(params), capacity))
         return rows(_or_nan(good, points), count)
 
     def observe(key, real):
@@ -99,30 +96,35 @@ def compiled_model(
 
     first, later = training.first.steps, training.later.steps
 
-    def judged(key, variables, by) -> dict:
-        points, good = sound(by(key, variables, samples))
-        return _or_nan(good & finite(variables), evaluate(points, variables)) if evaluate is not None else {}
-
-    def look(key, params, truth) -> dict:
-        return {} if evaluate is None else judged(key, averaged(params), draw)
-
-    def opened(key, half, whole) -> dict:
-        """What is seen of the first fit alone."""
-        seen = as_first("half", judged(key, half, draw))
-        return seen if learner.finer is None else {**seen, **as_first("finer", judged(key, whole, learner.finer))}
-
+    look, opened = _watch(learner, evaluate, samples)
     return Model(
         name=learner.name,
         n=n,
         memory=rows_memory(capacity),
         observe=observe,
         sample=sample,
-        fit=_fitter(training, train, opened if gate and evaluate is not None else None),
+        fit=_fitter(training, train, opened if gate else None),
         measure=measure,
         estimator=f"{learner.name} on {source.name}: {first} steps of {training.batch}, then {later}",
-        evaluate=look,
+        evaluate=lambda key, params, truth: look(key, averaged(params)),
         forms=ClosedForms(objective=_objective(learner)),
     )
+
+
+def _watch(learner: Learner, evaluate, samples: int):
+    """((key, variables) -> what is seen of a network, (key, at half of its steps, whole) -> what is seen of a first fit)."""
+
+    def look(key, variables, by=learner.sample) -> dict:
+        if evaluate is None:
+            return {}
+        points, good = sound(by(key, variables, samples))
+        return _or_nan(good & finite(variables), evaluate(points, variables))
+
+    def opened(key, half, whole) -> dict:
+        seen = as_first("half", look(key, half))
+        return seen if learner.finer is None else {**seen, **as_first("finer", look(key, whole, learner.finer))}
+
+    return look, opened
 
 
 def _read(real, like):

@@ -98,7 +98,6 @@ def hosted_model(
 
     spread, cut, drawn = _placed(mesh, chunk)
     draw = _sampler(learner.sample, codec, chunk, estimator, drawn)
-    finely = None if learner.finer is None else _sampler(learner.finer, codec, chunk, f"{estimator}, finer", drawn)
     begin_ = jax.jit(lambda key: begin(training, learner.init(key)))
 
     def sample(key, params, count) -> Shards:
@@ -116,24 +115,14 @@ def hosted_model(
             raise InputError("real must be None for a hosted model: its real data was given when it was made.")
         return data, Origin(begin_(random.fold_in(key, 1)))
 
-    def look(key, params, truth) -> dict:
+    def look(key, variables, by=draw) -> dict:
         if evaluate is None:
             return {}
+        variables = spread(variables)
         with progress.stage("measure", 1):
-            return evaluate(_values(sample(key, params, samples)), spread(averaged(params)))
+            return evaluate(_values(by(key, variables, samples)), variables)
 
-    def opened(key, variables, whole: bool) -> dict:
-        """What is seen of the first fit alone: at half of its steps, and when it is whole by a finer sampler."""
-        by = finely if whole else draw
-        if evaluate is None or by is None:
-            return {}
-        seen = evaluate(_values(by(random.fold_in(key, whole), variables, samples)), variables)
-        return as_first("finer" if whole else "half", seen)
-
-    def blank():
-        """The parameters' shapes, and where each is to lie when it is read back."""
-        shapes = jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0))
-        return shapes if mesh is None else jax.tree.map(_at, shapes, variables_sharding(shapes, mesh))
+    finely = None if learner.finer is None else _sampler(learner.finer, codec, chunk, f"{estimator}, finer", drawn)
 
     return Model(
         name=learner.name,
@@ -141,11 +130,28 @@ def hosted_model(
         memory=shards_memory(),
         observe=observe,
         sample=sample,
-        fit=_fitter(learner, training, codec, begin_, spread, cut, opened if gate else None),
-        evaluate=look,
+        fit=_fitter(learner, training, codec, begin_, spread, cut, _opened(look, finely) if gate else None),
+        evaluate=lambda key, params, truth: look(key, averaged(params)),
         estimator=estimator,
-        hosted=Hosted(blank),
+        hosted=Hosted(partial(_blank, learner, training, mesh)),
     )
+
+
+def _blank(learner: Learner, training: Training, mesh):
+    """The parameters' shapes, and where each is to lie when it is read back."""
+    shapes = jax.eval_shape(lambda key: finish(training, begin(training, learner.init(key))), jax.random.key(0))
+    return shapes if mesh is None else jax.tree.map(_at, shapes, variables_sharding(shapes, mesh))
+
+
+def _opened(look, finely):
+    """(key, variables, whether the fit is whole) -> what is seen of a first fit: at half its steps, or by a finer sampler."""
+
+    def opened(key, variables, whole: bool) -> dict:
+        if not whole:
+            return as_first("half", look(key, variables))
+        return {} if finely is None else as_first("finer", look(key, variables, finely))
+
+    return opened
 
 
 def _sampler(sample, codec: Codec, chunk: int, estimator: str, drawn):
