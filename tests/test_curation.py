@@ -460,13 +460,15 @@ def test_a_loop_that_is_killed_in_its_second_candidate_ends_as_one_that_was_not(
     monkeypatch.setattr(partial_draws.PartialDraw, "put", counted)
     score, again = (likelihood(tiny.learner, END, "stories", False) for _ in range(2))
     whole = loops(tiny, score, tmp_path / "whole")
-    # a replica: one chunk to measure, which is the first of the first candidate; one more; two; and one to measure again
-    assert puts == 2 * [0, 1, 0, 1, 0]
-    puts, die_at = [], 5 + 4
+    # a replica: one chunk at half of the first fit; one to measure, which is the first of the first candidate; one more; two;
+    # and one to measure again. The reference, which is fitted once, has a half too
+    replica = [0, 0, 1, 0, 1, 0]
+    assert puts == [*replica[:2], 0, *replica[2:], *replica]
+    puts, die_at = [], 7 + 5
     with pytest.raises(Killed):
         loops(tiny, score, tmp_path / "killed")
     puts, die_at = [], None
     # as in another process: the reference is fitted anew, and the second replica is the first that asks for it
     assert loops(tiny, again, tmp_path / "killed").identical(whole)
-    assert puts == [1, 0]
+    assert puts == [0, 1, 0]
     assert whole.loss.size == 4 and (whole.effective_lam.sel(generation=2) == np.inf).all()

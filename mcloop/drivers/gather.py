@@ -64,8 +64,9 @@ def _lost(plans, seen, axes, seeds: int) -> list[str]:
 
 
 def _nothing(info, place, first: bool) -> bool:
-    """Whether a fit failed: no loss (which generation 1 does not show), and nothing seen that is a number."""
-    seen = [leaf[place] for name, leaf in info.items() if name not in ("effective_lam", *(("loss",) if first else ()))]
+    """Whether a fit failed: no loss, and nothing seen that is a number; a first fit may be sound, and draw what is not."""
+    own = ("effective_lam", *(("loss",) if first else ()))
+    seen = [leaf[place] for name, leaf in info.items() if name not in own and not name.startswith(results.FIRST_FIT)]
     seen = [x for x in seen if x.dtype.kind == "f"]
     return bool(seen) and not any(np.isfinite(x).any() for x in seen)
 
