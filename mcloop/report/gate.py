@@ -94,12 +94,12 @@ def _label(ds, cells: list[dict[str, Any]]) -> str:
 
 def _course(ds, name: str, cells: list[dict[str, Any]]) -> _Course:
     def of(variable: str) -> float:
-        return float(np.nanmean(_seeds(ds[variable].sel(cells[0])))) if variable in ds else float("nan")
+        return _mean(ds[variable].sel(cells[0])) if variable in ds else float("nan")
 
     floor = ds[name].attrs.get("floor")
     return _Course(
         name,
-        float(np.nanmean(_seeds(ds[name].sel(cells[0]).isel(generation=0)))),
+        _mean(ds[name].sel(cells[0]).isel(generation=0)),
         of(f"{FIRST_FIT}half_{name}"),
         of(f"{FIRST_FIT}finer_{name}"),
         _retrained(ds, name, cells),
@@ -114,9 +114,8 @@ def _retrained(ds, name: str, cells: list[dict[str, Any]]) -> float:
         lam = ds["effective_lam"].sel(where) if "effective_lam" in ds else None
         if lam is None or ds.sizes["generation"] < 2 or not (lam.isel(generation=slice(1, None)) == 0).all():
             continue
-        values = np.asarray(ds[name].sel(where).isel(generation=late).values, np.float64)
-        if np.isfinite(values).any():
-            return float(np.nanmean(values))
+        if np.isfinite(found := _mean(ds[name].sel(where).isel(generation=late))):
+            return found
     return float("nan")
 
 
@@ -156,6 +155,12 @@ def _against(course: _Course, good: float, floors: bool, sign: float) -> str:
     if not np.isfinite(good):
         return f" ({real.removesuffix('; ')})" if real else ""
     return f" ({real}good: {limit})"
+
+
+def _mean(variable) -> float:
+    """Over all that is finite; NaN where nothing is."""
+    values = np.asarray(variable.values, np.float64)
+    return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else float("nan")
 
 
 def _seeds(variable) -> np.ndarray:

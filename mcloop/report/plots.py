@@ -68,8 +68,12 @@ def _split_curves(ds, experiment, shown: list[Cell], names: list[str], title: st
     grid = np.reshape(figure.axes, (len(names), -1))
     for row in grid:
         _level(row)
-        for ax in row[1:]:
-            ax.set_ylabel("")
+        # a family that has no such measure has no panel of it
+        drawn = [ax for ax in row if any(line.get_gid() not in (None, *_LINES) for line in ax.get_lines())] or list(row)
+        for ax in row:
+            ax.set_visible(ax in drawn)
+            if ax is not drawn[0]:
+                ax.set_ylabel("")
     for ax in grid[:-1].flat:
         ax.set_xlabel("")
     return figure
