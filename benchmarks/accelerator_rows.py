@@ -98,11 +98,11 @@ def measure(parts: Sequence[Part], setting: Setting, show: Callable[[list[Row]],
                 why = f"failed: {reason(error)}"
         rows += [Row(what, remark=why) for what in missing]
         show(rows)
-        # a failed part's arrays hang on its traceback, and the next one may need their room
-        gc.collect()
-        jax.clear_caches()
-        if "torch" in sys.modules:
-            sys.modules["torch"].cuda.empty_cache()
+        if not setting.tiny:  # the next one may need the room
+            gc.collect()
+            jax.clear_caches()
+            if "torch" in sys.modules:
+                sys.modules["torch"].cuda.empty_cache()
     return rows
 
 
