@@ -89,9 +89,9 @@ def llama_names(shape: Shape, params) -> dict[str, np.ndarray]:
     return found
 
 
-def learner(shape: Shape, dtype=None) -> Learner:
+def learner(shape: Shape, dtype=None, scan: bool = False) -> Learner:
     """A transformer that learns to say every token's successor; the last token of a row has none."""
-    net = transformer(shape, dtype=dtype)
+    net = transformer(shape, dtype=dtype, scan=scan)
 
     def loss(key, variables, tokens):
         module = net.bind(variables)
@@ -102,10 +102,15 @@ def learner(shape: Shape, dtype=None) -> Learner:
     return Learner(shape.family, net.init, loss, lambda *_: None, lambda variables, tokens: net.apply(variables, tokens)[0])
 
 
-def our_training(shape: Shape, variables, tokens, dtype) -> tuple[Callable[[], float], float, float]:
-    """A step of AdamW as a function of nothing that returns the loss; seconds of its compilation; floating-point operations."""
+def our_training(
+    shape: Shape, variables, tokens, dtype, scan: bool = False, times: int = 1
+) -> tuple[Callable[[], float], float, float]:
+    """Steps of AdamW as a function of nothing that returns the last loss; seconds of compilation; operations of a step.
+
+    The device is waited for after so many `times` steps.
+    """
     transform = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(_DECAY))
-    how, part = training.training(1, 1, transform=transform), learner(shape, dtype)
+    how, part = training.training(1, 1, transform=transform), learner(shape, dtype, scan)
     held = [jax.tree.map(jnp.copy, training.start(how, training.begin(how, variables)))]
     key, tokens, start = jax.random.key(0), jnp.asarray(tokens), time.perf_counter()
     step = jax.jit(lambda run, x: training.step(part, how, key, run, x, _RATE), donate_argnums=0)
@@ -113,7 +118,9 @@ def our_training(shape: Shape, variables, tokens, dtype) -> tuple[Callable[[], f
     seconds = time.perf_counter() - start
 
     def work():
-        held[0], loss = made(held[0], tokens)
+        loss = 0.0
+        for _ in range(times):
+            held[0], loss = made(held[0], tokens)
         return float(loss)
 
     return work, seconds, training_operations(shape, tokens.size, tokens.shape[1])

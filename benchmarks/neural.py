@@ -142,7 +142,8 @@ def take_turns(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, f
     return {name: min(found) for name, found in seconds.items()}
 
 
-def _batch(count, image):
+def unet_batch(count, image):
+    """Images, noise levels and labels."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(count, image, image, 1)).astype(np.float32)
     return x, rng.random(count).astype(np.float32), np.arange(count, dtype=np.int32) % 10
@@ -154,8 +155,14 @@ def _compiled(work, *inputs, **options):
     return made, time.perf_counter() - start
 
 
-def _mcloop_unet(variables, net, batch):
-    """Compiled sampling pass, one training step and a scan of steps, as functions of nothing."""
+def mcloop_unet(variables, net, batch, times: int = 1, scanned: bool = True):
+    """Compiled sampling pass, training step and, if `scanned`, a scan of steps, as functions of nothing, and the pass itself.
+
+    Passes and steps are made `times` times before the device is waited for.
+
+    Returns:
+        (the functions, seconds of compilation, floating-point operations, the compiled pass); the middle two by name.
+    """
     x, noise, label = (jnp.asarray(v) for v in batch)
     keep, optimiser = jnp.ones(len(x)), optax.adam(1e-4)
 
@@ -169,25 +176,28 @@ def _mcloop_unet(variables, net, batch):
         return (state[0]._replace(params=optax.apply_updates(state[0].params, updates), stats=stats), memory), None
 
     state = variables, optimiser.init(variables.params)
-    one, seconds = _compiled(lambda s: step(s)[0], state, donate_argnums=0)
-    many, _ = _compiled(lambda s: lax.scan(step, s, None, length=_STEPS)[0], state, donate_argnums=0)
-    forward, _ = _compiled(lambda v: net.apply(v, x, noise, label, keep)[0], variables)
-    held = [jax.tree.map(jnp.copy, state)]
+    one, of_step = _compiled(lambda s: step(s)[0], state, donate_argnums=0)
+    forward, of_pass = _compiled(lambda v: net.apply(v, x, noise, label, keep)[0], variables)
+    held, seconds = [jax.tree.map(jnp.copy, state)], {"step": of_step, "sample": of_pass}
 
-    def train(program):
-        held[0] = jax.block_until_ready(program(held[0]))
+    def train(program, times=1):
+        for _ in range(times):
+            held[0] = program(held[0])
+        jax.block_until_ready(held[0])
 
     works = {
-        "sample": lambda: jax.block_until_ready(forward(variables)),
-        "step": lambda: train(one),
-        "scan": lambda: train(many),
+        "sample": lambda: jax.block_until_ready([forward(variables) for _ in range(times)]),
+        "step": lambda: train(one, times),
     }
+    if scanned:
+        many, _ = _compiled(lambda s: lax.scan(step, s, None, length=_STEPS)[0], state, donate_argnums=0)
+        works["scan"] = lambda: train(many)
     flops = {name: (made.cost_analysis() or {}).get("flops") for name, made in (("sample", forward), ("step", one))}
     return works, seconds, flops, forward
 
 
-def _torch_unet(variables, features, batch, half):
-    """The same sampling pass and training step in PyTorch, and the output of the first."""
+def torch_unet(variables, features, batch, half, times: int = 1):
+    """The same sampling pass and training step in PyTorch, and the output of the first; compiled on a GPU."""
     import torch
 
     gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
@@ -201,14 +211,15 @@ def _torch_unet(variables, features, batch, half):
     with torch.no_grad():
         output = made(x, noise, condition).permute(0, 2, 3, 1).cpu().numpy()
     sampler, trainer = made, torch_context_unet(features, batch[0].shape[1]).to(device)
-    optimiser = torch.optim.Adam(trainer.parameters(), 1e-4)
+    optimiser = torch.optim.Adam(trainer.parameters(), 1e-4, fused=gpu or None)
     if gpu:
         sampler, trainer = torch.compile(sampler), torch.compile(trainer)
 
     def guarded(work):
         def timed():
-            with torch.autocast(device, torch.bfloat16, enabled=half):
-                work()
+            for _ in range(times):
+                with torch.autocast(device, torch.bfloat16, enabled=half):
+                    work()
             if gpu:
                 torch.cuda.synchronize()
 
@@ -226,20 +237,25 @@ def _torch_unet(variables, features, batch, half):
     return {"torch sample": guarded(sample), "torch step": guarded(train)}, output
 
 
+def unlike(forward, variables, expected, half: bool) -> float | None:
+    """The largest difference of two outputs; None where rounding explains it."""
+    error = float(np.max(np.abs(np.asarray(forward(variables), np.float32) - expected)))
+    return None if error < (0.2 if half else 1e-3) * np.max(np.abs(expected)) else error
+
+
 def unet_row(features: int, image: int, count: int, half: bool, repeats: int, peak: float | None) -> list[dict]:
     """Two rows: sampling pass and training step of ContextUnet."""
-    batch = _batch(count, image)
+    batch = unet_batch(count, image)
     net = context_unet(features=features, image=image, dtype=jnp.bfloat16 if half else None)
     variables = jax.jit(net.init)(jax.random.key(0))
-    works, compilation, flops, forward = _mcloop_unet(variables, net, batch)
+    works, compilation, flops, forward = mcloop_unet(variables, net, batch)
     theirs = {}
     try:
-        theirs, expected = _torch_unet(variables, features, batch, half)
+        theirs, expected = torch_unet(variables, features, batch, half)
     except ImportError:
         print("PyTorch is not installed: its columns stay empty.", flush=True)
     else:
-        error = float(np.max(np.abs(np.asarray(forward(variables), np.float32) - expected)))
-        if not error < (0.2 if half else 1e-3) * np.max(np.abs(expected)):
+        if (error := unlike(forward, variables, expected, half)) is not None:
             raise RuntimeError(f"ContextUnet, {features} features: mcloop's output and PyTorch's differ by {error:.2g}.")
     found = take_turns(works | theirs, repeats)
     rows = []
@@ -251,7 +267,7 @@ def unet_row(features: int, image: int, count: int, half: bool, repeats: int, pe
         row |= {"type": "bfloat16" if half else "float32", "mcloop ms": found[kind] * 1e3}
         row |= {"in a scan, ms": scanned and scanned * 1e3, "PyTorch ms": other and other * 1e3}
         row |= {"/ PyTorch": other and found[kind] / other, "in a scan / PyTorch": other and scanned and scanned / other}
-        row |= {"compile s": compilation if kind == "step" else None}
+        row |= {"compile s": compilation["step"] if kind == "step" else None}
         row["of peak, %"] = 100 * flops[kind] / best / (peak * 1e12) if peak and flops[kind] else None
         rows.append(row)
     return rows

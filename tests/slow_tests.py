@@ -1,6 +1,7 @@
 """Tests left out unless asked for, by name or by a fixture that they need: 2.5 seconds of a core or more, see `conftest.py`."""
 
 SLOW = {
+    "test_accelerator_script.py": ("test_every_row_at_toy_size",),
     "test_attack_inputs.py": ("test_a_thousand_command_lines",),
     "test_axes.py": ("test_every_axis_of_a_closed_form",),
     "test_boundary.py": (
