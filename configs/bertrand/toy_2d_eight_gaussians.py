@@ -6,9 +6,9 @@ Claim: Retrained on its own samples alone a model drifts away from the data; wit
     The set is ours, and not torchcfm's, which `mcloop.data.toys` gives as released.
 Command: mcloop run bertrand/toy_2d_eight_gaussians
 Minutes: tiny 1, small 30, paper 240
-Expected: first fits that are good (sliced W2 .97 to 1.15 times that of true points). At generation 12 of 6 seeds fully synthetic
-    retraining has cost .062 (DDPM), .089 (EDM), .140 (OT-CFM) and .008 (flow) of the points of high quality, beside real data
-    only; lam = 0.5 costs OT-CFM .014, and is not told from none in the others
+Expected: first fits that are good (sliced W2 .97 to 1.15 times that of true points). At generation 12 of 6 seeds fully
+    synthetic retraining has cost .062 (DDPM), .089 (EDM), .140 (OT-CFM) and .008 (flow) of the points of high quality,
+    beside real data only; lam = 0.5 costs OT-CFM .014, and is not told from none in the others
 """
 
 from mcloop.data.toys import eight_gaussians

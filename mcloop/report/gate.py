@@ -70,7 +70,7 @@ def judge(ds, experiment) -> list[Judged]:
         label = _label(ds, cells)
         verdict = f"{UNDERFITTED}: do not read collapse from this run" if worst == 2 else LEVELS[worst]
         where = f"First fit, {label}" if label else "First fit"
-        found.append(Judged(label, LEVELS[worst], f"**{where}: {verdict}.** {'; '.join(said)}.", cells))
+        found.append(Judged(label, LEVELS[worst], f"**{where}: {verdict}.** {'. '.join(said)}.", cells))
     return found
 
 
@@ -132,7 +132,7 @@ def _one(course: _Course, accept) -> tuple[int, str]:
     level = 0
     if np.isfinite(good * scale):
         level = 0 if sign * first <= sign * good * scale else 1 if sign * first <= sign * usable * scale else 2
-    for kind, value in (("with half of the steps", course.half), ("by a sampler of twice the steps", course.finer)):
+    for kind, value in (("with half of the steps", course.half), ("with twice the sampler's steps", course.finer)):
         if not np.isfinite(value):
             continue
         words.append(f"{value:.3g} {kind}")
@@ -140,11 +140,11 @@ def _one(course: _Course, accept) -> tuple[int, str]:
         better = sign * (value - first) * (1 if "half" in kind else -1)
         level = max(level, int(better > settled * abs(first)))
     if np.isfinite(course.retrained):
-        words.append(f"{course.retrained:.3g} where later generations go on with real data alone")
+        words.append(f"{course.retrained:.3g} later on, retrained on real data alone")
         gain = sign * (first - course.retrained)
         left = sign * (first - course.floor) if np.isfinite(course.floor) else abs(first)
         level = max(level, int(gain > settled * abs(first)), 2 * int(gain > max(0.5 * left, settled * abs(first))))
-    return level, ", ".join(words)
+    return level, "; ".join(words)
 
 
 def _against(course: _Course, good: float, floors: bool, sign: float) -> str:
