@@ -20,6 +20,7 @@ from mcloop.experiment.origin import of_run
 from mcloop.experiment.own_data import located
 from mcloop.experiment.simulate import prepared, read_data
 from mcloop.results import named
+from mcloop.storage.programs import keep_programs
 
 
 def of_name_or_folder(
@@ -42,6 +43,7 @@ def of_name_or_folder(
     """
     check_request(damping, generations)
     check_seed(seed)
+    keep_programs()
     folder = Path(target)
     if is_file(folder / "manifest.json"):
         known, declared, settings = of_run(folder)

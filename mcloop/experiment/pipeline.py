@@ -19,6 +19,7 @@ from mcloop.storage.files import one_line, save, show
 from mcloop.storage.lock import locked
 from mcloop.storage.manifest import read_manifest
 from mcloop.storage.places import note
+from mcloop.storage.programs import keep_programs
 from mcloop.storage.run_folder import Run, open_run
 
 _NOTED = ("config_sha256",)  # kept in the manifest; what a run is, its loops say
@@ -159,6 +160,7 @@ def validate_into(level, seed: int, only, json_file: Path | None, out: Path | No
     from mcloop.validation.show import figure, table, to_json
     from mcloop.validation.validate import chosen, validate
 
+    keep_programs()
     chosen(only or None)  # a wrong name leaves no empty file
     for path in (json_file, None if out is None else out / "validate.png"):
         if path is not None:
