@@ -45,15 +45,22 @@ class Counter:
 
 
 COUNTER = Counter()
-MODEL = hosted.hosted_model(
-    learners.gaussian_learner(),
-    training(30, Budget(epochs=2), rate=0.05, batch=16),
-    {"x": np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)},
-    codec=hosted.Codec(COUNTER.encode, learners.CODEC.decode),
-    evaluate=learners.evaluate,
-    samples=COUNT,
-    chunk=CHUNK,
-)
+
+
+def model(gate):
+    return hosted.hosted_model(
+        learners.gaussian_learner(),
+        training(30, Budget(epochs=2), rate=0.05, batch=16),
+        {"x": np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)},
+        codec=hosted.Codec(COUNTER.encode, learners.CODEC.decode),
+        evaluate=learners.evaluate,
+        samples=COUNT,
+        chunk=CHUNK,
+        gate=gate,
+    )
+
+
+MODEL = model(gate=False)
 KEY = jax.random.key(7)
 
 
@@ -272,6 +279,24 @@ def test_a_run_killed_while_it_draws_goes_on_to_the_bit(whole, tmp_path, counter
     assert counter.draws == draws  # not one of them twice
     same_files(folder, tmp_path / "run")
     assert not list((tmp_path / "run").rglob("partial_draws"))
+
+
+@pytest.mark.parametrize("died_at", [1, 4])
+def test_a_first_fit_that_is_seen_at_its_half_goes_on_to_the_bit(tmp_path, counter, died_at):
+    watched = model(gate=True)
+
+    def two(name):
+        return train(lambda: make_loop(watched, learners.REGIMES["replace"]), {}, 1, 2, folder=tmp_path / name)
+
+    whole, drawn = two("whole"), counter.draws
+    assert drawn == 3 * 3 and np.isfinite(whole.first_fit_loss_slope)
+    assert [name for name in whole if str(name).startswith("first_fit_half_")]
+    counter.draws, counter.dies_at = 0, died_at
+    with pytest.raises(Stop):
+        two("run")
+    counter.dies_at = None
+    assert two("run").identical(whole)
+    assert counter.draws == drawn  # not one of them twice
 
 
 def test_without_its_drafts_a_run_draws_again_and_ends_the_same(whole, tmp_path, counter):
