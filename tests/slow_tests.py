@@ -12,6 +12,7 @@ SLOW = {
         "test_intervals_cover_as_often_as_they_say_and_are_no_wider_than_they_need",
         "test_the_boundary_of_a_stretching_sampler",
         "test_the_error_itself_as_statistic",
+        "test_the_sign_test_at_growth_one",
         "test_twins_are_the_loop_and_its_derivative",
         "test_unstable_everywhere",
         "test_what_cannot_be_told_is_not_told",
@@ -224,6 +225,7 @@ SLOW = {
     ),
     "test_run_folder.py": ("test_a_run_survives_kill_9_at_any_moment",),
     "test_samplers.py": (
+        "test_ancestral_steps_equal_those_of_diffusers",
         "test_calls_of_the_network",
         "test_ddim_is_first_order_on_the_integers_of_a_ddpm",
         "test_ddim_steps_equal_those_of_diffusers",
