@@ -82,6 +82,18 @@ def test_limits_and_unfinished_fits(seen, level):
     assert len(found.cells) == 2  # the same first fit
 
 
+def test_the_chance_of_a_draw_makes_no_verdict_worse():
+    ds = measured(0.4)
+    known = experiment(gate={"sliced_w2": ACCEPT["sliced_w2"]})
+    assert [v.level for v in judge(ds, known)] == ["usable"]
+    ds["sliced_w2"].attrs["floor_spread"] = 0.05  # +- .058 over three seeds; the limit is .36
+    assert [v.level for v in judge(ds, known)] == ["good"]
+    # nor do differences between draws: .4 and .31 are 1.1 of their standard errors apart, and .2 is far off
+    for half, level in ((0.5, "good"), (0.7, "usable")):
+        ds["first_fit_half_sliced_w2"] = (("lam", "seed"), np.full((2, 3), half))
+        assert [v.level for v in judge(ds, known)] == [level]
+
+
 def test_shares_are_better_the_larger_they_are_and_closed_forms_have_no_verdict():
     ds = measured(0.33)
     for share, level in ((0.97, "good"), (0.9, "usable"), (0.5, "underfitted")):

@@ -32,7 +32,8 @@ class _Course(NamedTuple):
     """One measure of a first fit, means over seeds: as it was, after half the steps, by a finer sampler, and retrained.
 
     What is not known is NaN. `retrained` is the mean over the last half of the generations of a cell that is trained on real
-    data alone.
+    data alone. `noise` is what the mean over seeds may be off by chance: two standard errors, by how much draws of real data
+    scatter, 0 where that is not known.
     """
 
     name: str
@@ -41,6 +42,7 @@ class _Course(NamedTuple):
     finer: float
     retrained: float
     floor: float
+    noise: float
 
 
 def judge(ds, experiment) -> list[Judged]:
@@ -49,7 +51,8 @@ def judge(ds, experiment) -> list[Judged]:
     *Good*: every measure that the experiment names in `gate` is within its limit, half of the steps would have given nearly
     the same, so would a sampler of more steps, and going on with real data makes it no better. *Usable*: within the second
     limit, or good but for being unfinished. *Underfitted*: neither, or retraining on real data alone still halves the distance
-    to what real data score, so that a loop's first generations are more training before they are collapse.
+    to what real data score, so that a loop's first generations are more training before they are collapse. What the chance of a
+    draw may be alone (see `_Course.noise`) makes no verdict worse.
 
     Args:
         ds: with measures at generation 1 at least; later ones tell what retraining does.
@@ -96,14 +99,15 @@ def _course(ds, name: str, cells: list[dict[str, Any]]) -> _Course:
     def of(variable: str) -> float:
         return _mean(ds[variable].sel(cells[0])) if variable in ds else float("nan")
 
-    floor = ds[name].attrs.get("floor")
+    floor, spread = (float(ds[name].attrs.get(kind, np.nan)) for kind in ("floor", "floor_spread"))
     return _Course(
         name,
         _mean(ds[name].sel(cells[0]).isel(generation=0)),
         of(f"{FIRST_FIT}half_{name}"),
         of(f"{FIRST_FIT}finer_{name}"),
         _retrained(ds, name, cells),
-        float("nan") if floor is None else float(floor),
+        floor,
+        2 * float(np.nan_to_num(spread)) / ds.sizes.get("seed", 1) ** 0.5,
     )
 
 
@@ -129,19 +133,20 @@ def _one(course: _Course, accept) -> tuple[int, str]:
     scale = course.floor if floors else 1.0
     sign = -1.0 if good > usable else 1.0
     words = [f"{name} {first:.3g}{_against(course, good, floors, sign)}"]
-    level = 0
+    level, between = 0, 2**0.5 * course.noise  # of a difference between two draws
     if np.isfinite(good * scale):
-        level = 0 if sign * first <= sign * good * scale else 1 if sign * first <= sign * usable * scale else 2
+        at_best = sign * first - course.noise
+        level = 0 if at_best <= sign * good * scale else 1 if at_best <= sign * usable * scale else 2
     for kind, value in (("with half of the steps", course.half), ("with twice the sampler's steps", course.finer)):
         if not np.isfinite(value):
             continue
         words.append(f"{value:.3g} {kind}")
         # a half that was worse says that more steps may help still; so does a finer sampler that is better
         better = sign * (value - first) * (1 if "half" in kind else -1)
-        level = max(level, int(better > settled * abs(first)))
+        level = max(level, int(better - between > settled * abs(first)))
     if np.isfinite(course.retrained):
         words.append(f"{course.retrained:.3g} later on, retrained on real data alone")
-        gain = sign * (first - course.retrained)
+        gain = sign * (first - course.retrained) - between
         left = sign * (first - course.floor) if np.isfinite(course.floor) else abs(first)
         level = max(level, int(gain > settled * abs(first)), 2 * int(gain > max(0.5 * left, settled * abs(first))))
     return level, "; ".join(words)
