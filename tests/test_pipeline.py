@@ -278,6 +278,7 @@ def test_a_config_of_ones_own(tmp_path, monkeypatch, capsys):
         "tiny (does it run?",
         "about 30 minutes",
         "nothing",
+        "First fit accepted: ungrammatical at most 0.1 (usable: 0.5)",
     ):
         assert words in page, words
     main(["copy", "quickstart", "my.py"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mcloop.errors import InputError
 from mcloop.experiment.arguments import EMPTY, Argument, arguments
-from mcloop.experiment.config import SIZES, Caption, Experiment, captions, find, load
+from mcloop.experiment.config import SIZES, Accept, Caption, Experiment, captions, find, load
 from mcloop.results import AXES, short
 
 TINY = "does it run? networks learn nothing, and few seeds say little"
@@ -83,7 +83,15 @@ def page(known: Caption, experiment: Experiment) -> list[str]:
             f"  {size}{purpose}: {what.seeds} seeds, {what.generations} generations{minutes}{'; ' if more else ''}{more}"
         )
     lines += ["", f"Measures: {', '.join(experiment.measure)}", f"Data (--data): {_data(experiment)}"]
+    if experiment.gate:
+        lines.append(f"First fit accepted: {'; '.join(_accepted(*one) for one in experiment.gate.items())}")
     return [*lines, "", f"`mcloop copy {known.name} my.py` makes a file of your own of it, which `mcloop run my.py` runs."]
+
+
+def _accepted(name: str, accept: Accept) -> str:
+    """What a first fit must measure to be good, and to be usable."""
+    worst, times = ("at most", "at least")[accept.good > accept.usable], " times real data's" if accept.floors else ""
+    return f"{name} {worst} {accept.good:g}{times} (usable: {accept.usable:g})"
 
 
 def _axis(argument: Argument, meaning: str) -> str:
