@@ -208,3 +208,13 @@ def test_a_scan_knows_the_loss_of_its_first_fit():
     model = normal_model(20, reference=False)
     _, seen = scan(make_loop(model, regimes.augment(0.5)), jax.random.key(0), generations=2)
     assert np.isfinite(seen["loss"]).all() and not any(name.startswith("first_fit") for name in seen)
+
+
+def test_a_report_judges_by_what_its_config_accepts_today():
+    from mcloop.experiment.config import Settings
+    from mcloop.experiment.drawing import sound
+
+    settings = Settings("moons", "small", 3, 4, 0, {"lam": [0.0, 1.0]}, None)
+    stale = measured(0.5).assign_attrs(first_fit=["**First fit: good.** as it was judged before"])
+    ds, _ = sound(stale, experiment(gate={"sliced_w2": ACCEPT["sliced_w2"]}), settings)
+    assert [said.split(".")[0] for said in ds.attrs["first_fit"]] == ["**First fit: usable"]

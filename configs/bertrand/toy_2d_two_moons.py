@@ -7,9 +7,9 @@ Claim: Retrained on its own samples alone a model drifts away from the data; wit
 Command: mcloop run bertrand/toy_2d_two_moons
 Minutes: tiny 1, small 30, paper 240
 Expected: first fits that are good (sliced W2 1.2 to 1.4 times that of true points, which the draws of 6 seeds may be by
-    chance; 99.8 % and more of the points of high quality). At generation 12 of 6 seeds the squared MMD x 1,000 is above
-    that of real data only by 17 +- 8 (DDPM), 12 +- 6 (EDM), 1.1 +- .8 (OT-CFM) and 2.1 +- 2.2 (flow) at lam = inf, and by
-    .1 +- .4, .3 +- .8, .0 +- .3 and .1 +- .2 at lam = 0.5
+    chance; 99.8 % and more of the points of high quality). At generation 12 of 6 seeds the squared MMD x 1,000 is 18
+    (DDPM), 14 (EDM), 2.0 (OT-CFM) and 2.7 (flow) at lam = inf; 1.0, 2.0, .9 and .7 at lam = 0.5; .9, 1.7, .9 and .6 with
+    real data only
 """
 
 from mcloop.data.toys import two_moons

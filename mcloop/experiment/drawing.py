@@ -12,7 +12,7 @@ from mcloop.errors import InputError
 from mcloop.experiment.arguments import bind
 from mcloop.experiment.config import Caption, Experiment, Settings
 from mcloop.experiment.own_data import placeless
-from mcloop.experiment.simulate import UNFINISHED, annotated, read_data, remark
+from mcloop.experiment.simulate import UNFINISHED, annotated, gated, read_data, remark
 from mcloop.report import gate
 from mcloop.storage.files import one_line
 
@@ -80,6 +80,10 @@ def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experime
     from mcloop.report.cells import cells
 
     bound = bind(experiment, settings.size, settings.grid)
+    try:  # anew, since what a config accepts may have changed since the run
+        ds = gated(ds, bound)
+    except Exception as error:
+        ds, bound = _failed(ds, "gate", error), bound._replace(gate={})
     if warned := banner(ds, bound, settings):
         # what an untrained network does says nothing of its loop: no verdicts, and a sentence above all others
         told = bound.notes

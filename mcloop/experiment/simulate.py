@@ -96,7 +96,7 @@ def simulate(
 
         def judged(first) -> list[str]:
             first = annotated(first.assign_attrs({UNFINISHED: 1}), experiment, settings, table)
-            return [verdict.sentence.replace("**", "") for verdict in gate.judge(first, experiment)]
+            return [sentence.replace("**", "") for sentence in first.attrs.get("first_fit", [])]
 
         ds = train(make, settings.grid, folder=folder / "loops", keep=keep, judge=judged, **shared)
     else:
@@ -106,7 +106,7 @@ def simulate(
         how["static"] = (*STATIC, *experiment.static)
         ds = sweep(make, settings.grid, folder=folder / "chunks", **how, **shared)
     ds = _with_measures(ds, experiment, settings)
-    ds = ds.assign_attrs({UNFINISHED: 1}) if experiment.annotate else gated(ds, experiment)
+    ds = ds.assign_attrs({UNFINISHED: 1}) if experiment.annotate else annotated(ds, experiment, settings)
     return ds.assign_attrs({name: _printable(value, settings.data) for name, value in ds.attrs.items()})
 
 
@@ -130,7 +130,7 @@ def _with_measures(ds, experiment: Experiment, settings: Settings):
 def annotated(ds, experiment: Experiment, settings: Settings, table: Any = None):
     """The Dataset with what the experiment's `annotate` adds, and without the mark that it is lacking."""
     if experiment.annotate is None:
-        return ds
+        return gated(ds, experiment)
     known: Mapping[str, Any] = complete(experiment, settings.size, settings.grid)
     if experiment.load is not None:
         known = {**known, "table": table}

@@ -63,7 +63,7 @@ def judge(ds, experiment) -> list[Judged]:
         return []
     known = [name for name in experiment.gate if name in ds] or [n for n in experiment.measure if n in measures(ds)][:1]
     found = []
-    for cells in _shared(ds, known):
+    for cells in _shared(ds, known) if known else ():
         levels, said = [], []
         for name in known:
             level, words = _one(_course(ds, name, cells), experiment.gate.get(name))
