@@ -119,6 +119,7 @@ SLOW = {
     ),
     "test_gate.py": (
         "fits",
+        "test_a_judge_that_fails_says_so_and_costs_nothing",
         "test_a_scan_knows_the_loss_of_its_first_fit",
     ),
     "test_given.py": ("test_a_worker_that_was_forked_too_late_says_so_and_does_not_hang",),

@@ -204,6 +204,18 @@ def test_a_run_says_its_verdict_in_the_data_and_in_words(fits):
     assert re.search("First fit: underfitted", whole.attrs["first_fit"][0])
 
 
+def test_a_judge_that_fails_says_so_and_costs_nothing(tmp_path, capsys):
+    def broken(first):
+        raise ValueError("no floor")
+
+    model = normal_model(5, reference=False)
+    ds = train(
+        lambda lam: make_loop(model, regimes.augment(lam)), {"lam": [0.0]}, 1, 2, folder=tmp_path, progress=True, judge=broken
+    )
+    assert np.isfinite(ds.sliced_w2).all()
+    assert "could not be judged (ValueError: no floor)" in capsys.readouterr().err
+
+
 def test_a_scan_knows_the_loss_of_its_first_fit():
     model = normal_model(20, reference=False)
     _, seen = scan(make_loop(model, regimes.augment(0.5)), jax.random.key(0), generations=2)

@@ -133,11 +133,11 @@ def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.Pa
 
 
 def _told(judge, axes, cells: int, seeds: int, loops, attributes, plan: Plan, info: Info) -> Sequence[str]:
-    """Lines on a plan's generation 1; none where they fail, since nothing computed depends on them."""
+    """Lines on a plan's generation 1, or why there are none: nothing computed depends on them."""
     try:
         return judge(assemble([plan], [[info]], axes, cells, seeds, 1, loops, attributes, []))
-    except Exception:
-        return ()
+    except Exception as error:
+        return (f"Generation 1 of {plan.name} could not be judged ({type(error).__name__}: {error}).",)
 
 
 def _run(
