@@ -71,6 +71,7 @@ def run(
     keep_last: int | None = None,
     keep_every: int | None = None,
     cache: bool = True,
+    estimate: bool = False,
     quiet: bool = False,
 ) -> None:
     """Run an experiment into a folder: results.nc, plots, report.html. The same command again goes on from what is there.
@@ -90,13 +91,14 @@ def run(
         keep_last: of neural loops, keep the checkpoints of the last so many generations; default all.
         keep_every: and those of every so-manieth generation.
         cache: keep compiled programs in the user's cache folder, and read them there; --no-cache compiles everything.
+        estimate: run nothing, and tell how long it would take on this machine (try it with --size paper).
         quiet: no progress bar, and only the folder's name at the end.
     """
     from mcloop.data.given import given
     from mcloop.experiment import config as ex
 
     if data_dir is not None:
-        if not _there(data_dir):
+        if not os.path.exists(data_dir):
             raise InputError(f"--data-dir must be a folder that exists, not {str(data_dir)!r}.")
         os.environ["MCLOOP_DATA"] = str(data_dir)
     known = ex.find(name)
@@ -105,7 +107,7 @@ def run(
     where = None if data is None else given(data)
     settings = ex.settle(known, declared, size, seeds, generations, overrides, seed, where)
     folder = out or Path("runs") / f"{known.name.replace('/', '-')}-{size}"
-    from mcloop.experiment.pipeline import run_into, set_aside
+    from mcloop.experiment.pipeline import estimated, run_into, set_aside
     from mcloop.storage.checkpoints import Keep
     from mcloop.storage.programs import keep_programs
 
@@ -113,6 +115,9 @@ def run(
         if value is not None and value < 1:
             raise InputError(f"--{field} must be a whole number >= 1, not {value}.")
     keep_programs(cache)
+    if estimate:
+        print(estimated(known, declared, settings, folder))
+        return
     if not resume:
         set_aside(folder)
     print(run_into(folder, known, declared, settings, quiet, Keep(keep_last, keep_every)))
@@ -274,13 +279,6 @@ def _axis(text: str) -> tuple[str, str]:
     if not equals or not name.strip() or not values.replace(",", "").strip():
         raise InputError(f"--set must look like lam=0.5,1,2, not {text!r}.")
     return name.strip(), values.strip()
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # no name for a file at all
-        return False
 
 
 def main(args: list[str] | None = None) -> None:

@@ -28,6 +28,8 @@ class Bar:
         self._total, self._done, self._computed, self._began = total, 0, 0, time.monotonic()
         self._where, self._stage, self._said = "", "preparing", time.monotonic()
         self._firsts, self._opened, self._latest = 0, 0.0, 0.0
+        self._ahead: list[float] = []
+        self._foreseen, self._spent = 0.0, 0.0
         self._bar: Any = None
         self._task: Any = None
         self._end = threading.Event()
@@ -57,6 +59,10 @@ class Bar:
         self._total, self._done, self._computed, self._began = total, 0, 0, time.monotonic()
         self._show(total=total, completed=0)
 
+    def foresee(self, seconds: list[float]) -> None:
+        """How long each generation is expected to take, in the order of computation; what they take then corrects it."""
+        self._ahead, self._foreseen, self._spent = list(seconds), 0.0, 0.0
+
     def at(self, where: str) -> None:
         """Says which loop and generation the next stages belong to."""
         self._where = where
@@ -76,6 +82,10 @@ class Bar:
         A `first` one compiles, and is the longest fit of a loop of networks: what is left is told by its like.
         """
         self._done += count
+        if self._ahead:
+            expected = self._ahead.pop(0)
+            if seconds is not None and expected:
+                self._foreseen, self._spent = self._foreseen + expected, self._spent + seconds
         if first:
             self._firsts, self._opened = self._firsts - count, seconds or self._opened
         else:
@@ -100,11 +110,13 @@ class Bar:
         if not self._computed or self._total is None or self._done >= self._total:
             return ""
         left = self._total - self._done
+        if self._ahead and self._foreseen:
+            return f"about {lasting(sum(self._ahead) * self._spent / self._foreseen)} left"
         if self._opened:
             if not self._latest:
                 return ""  # a first generation says little of those that follow it
-            return f"about {_time(self._opened * self._firsts + self._latest * (left - self._firsts))} left"
-        return f"about {_time((time.monotonic() - self._began) / self._computed * left)} left"
+            return f"about {lasting(self._opened * self._firsts + self._latest * (left - self._firsts))} left"
+        return f"about {lasting((time.monotonic() - self._began) / self._computed * left)} left"
 
     def _so_far(self) -> str:
         return ", ".join(part for part in (f"{self._done} of {self._total} done" if self._total else "", self._left()) if part)
@@ -156,7 +168,8 @@ def stage(name: str, total: float = 0) -> Iterator[Tell]:
     yield tell
 
 
-def _time(seconds: float) -> str:
+def lasting(seconds: float) -> str:
+    """A duration in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -95,14 +95,32 @@ class ClosedForms(NamedTuple):
     objective: Objective | None = None
 
 
+class Pace(NamedTuple):
+    """How fast a hosted model is on this machine: seconds an optimiser step, a point drawn, and a look at what was drawn."""
+
+    step: float
+    point: float
+    look: float
+
+
 class Hosted(NamedTuple):
     """What a model needs that runs on the host, a Python loop of compiled steps over data that may lie on disk.
 
     Attributes:
         blank: () -> the parameters' shapes, by which a checkpoint is read.
+        steps: (whether the fit is the first, points) -> its optimiser steps; None where that is not known.
+        samples: points that are drawn for a look at a model.
+        opened: what is drawn to look at a first fit beside its end, in `samples`: once at half of its steps, and, where there
+            is a sampler of twice the steps, by that one, which takes as long as twice.
+        timed: (whether nothing is to be run) -> the `Pace` of a step, a draw and a look on this machine; None where that is not
+            known. Where nothing is to be run, a slow sampler is timed by a few points.
     """
 
     blank: Callable[[], Params]
+    steps: Callable[..., int] | None = None
+    samples: int = 0
+    opened: int = 0
+    timed: Callable[[bool], Pace] | None = None
 
 
 class Model(NamedTuple):
@@ -211,6 +229,7 @@ class Corrector(NamedTuple):
         refine: (model, params, real_params) -> params, applied after the fit (negative guidance), or None.
         batched: whether it broadcasts over trailing cell axes.
         splits: whether it asks the model for a random part of a draw.
+        candidates: points that it draws for every one that it hands on, on average.
     """
 
     name: str
@@ -218,6 +237,7 @@ class Corrector(NamedTuple):
     refine: Callable[[Model, Params, Params], Params] | None = None
     batched: bool = True
     splits: bool = False
+    candidates: float = 1.0
 
 
 class State(NamedTuple):

@@ -4,6 +4,7 @@ SLOW = {
     "test_accelerator_script.py": ("test_every_row_at_toy_size",),
     "test_attack_inputs.py": ("test_a_thousand_command_lines",),
     "test_axes.py": ("test_every_axis_of_a_closed_form",),
+    "test_baseline_differences.py": ("test_equal_loops_are_seldom_told_apart",),
     "test_boundary.py": (
         "test_a_map_and_its_contours",
         "test_a_square_root_shows_a_decay_that_is_none",
@@ -48,6 +49,10 @@ SLOW = {
         "test_the_clean_toy_settles_where_it_should",
         "test_the_released_toy_reproduces_its_released_numbers",
         "test_the_valid_histogram_keeps_the_batchs_histogram_at_gamma_zero",
+    ),
+    "test_costs.py": (
+        "test_an_estimate_runs_nothing",
+        "test_no_estimate_of_what_is_compiled",
     ),
     "test_crash.py": ("test_killed_at_random_moments_and_resumed_to_the_bit",),
     "test_curation.py": (

@@ -66,7 +66,7 @@ def best_of(k: int, score: Score, name: str | None = None) -> Corrector:
         kept = (_only(candidates[i], np.flatnonzero(winner == i)) for i in range(k))
         return Shards(tuple(part for body in kept for part in body.parts))
 
-    return Corrector(name or f"best_of_{k}", sample, batched=False)
+    return Corrector(name or f"best_of_{k}", sample, batched=False, candidates=float(k))
 
 
 def keep(score: Score, at_least: float | None = None, quantile: float | None = None, most: int = 50) -> Corrector:
@@ -117,7 +117,7 @@ def keep(score: Score, at_least: float | None = None, quantile: float | None = N
             drawn, passed, rounds = drawn + len(body), passed + len(good), rounds + 1
         return Shards(tuple(kept))
 
-    return Corrector("keep", sample, batched=False)
+    return Corrector("keep", sample, batched=False, candidates=1 / (1 - (quantile or 0.0)))
 
 
 def likelihood(

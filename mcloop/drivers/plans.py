@@ -36,6 +36,7 @@ class Plan(NamedTuple):
         place: (grid index, seed) -> this plan's part of an info's leaf.
         shared: plans with an equal value have the same generation 1.
         tidy: (whether the plan is at its end) -> None, called when a generation is safe on disk, and at the end.
+        loop: the hosted loop that it is; None for a program.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     place: Callable[[int, int], tuple[int, ...] | None]
     shared: Any = None
     tidy: Callable[[bool], None] = lambda finished: None
+    loop: Loop | None = None
 
 
 def root_keys(seed: int, seeds: int) -> jax.Array:
@@ -74,11 +76,14 @@ def hosted_plan(loop: Loop, cell, places: list[int], i: int, key, folder: Path, 
     def start() -> State:
         return loop.init(key, real, generations, first=())
 
+    def place(c: int, s: int) -> tuple[int, ...] | None:
+        return () if c in places and s == i else None
+
     # the data count by what is in them: a folder begun with other images is refused
     settings = {**common, "cell": describe(cell), "replica": i, "data_sha256": fingerprint(start().real)}
     codec = shards_codec(loop, start, shards)
     shared = (id(loop.model.observe), i)  # the same in models that differ only in how they go on after the first fit
-    return Plan(name, settings, codec, first, step, lambda c, s: () if c in places and s == i else None, shared, partial.tidy)
+    return Plan(name, settings, codec, first, step, place, shared, partial.tidy, loop)
 
 
 def compiled_plans(

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from mcloop.checks import detached
+from mcloop.drivers.costs import Forecast, forecast
 from mcloop.drivers.gather import assemble
 from mcloop.drivers.identity import cells_of
 from mcloop.drivers.plans import Plan, compiled_plans, hosted_plan, root_keys
@@ -21,12 +22,14 @@ from mcloop.drivers.sweep import check_axes, check_seeds, read_axis
 from mcloop.drivers.unit import Info, Unit
 from mcloop.errors import InputError
 from mcloop.models.hosted import Diverged
-from mcloop.progress import listening
+from mcloop.progress import Bar, listening
 from mcloop.regimes import check_room
 from mcloop.storage.checkpoints import Keep
 from mcloop.storage.identity import describe, describe_loop, numerics
 from mcloop.storage.run_folder import locked
 from mcloop.types import Loop, State
+
+_WORTH = 500  # optimiser steps of a run from which timing some of them is worth its seconds
 
 
 def train(
@@ -82,28 +85,13 @@ def train(
 
 def _lay_out(make, grid, seeds: int, generations: int, real, seed: int, folder: Path):
     """Axes, cells, their loops, and the plans that compute them; refuses what cannot be run."""
-    check_generations(generations)
-    check_seeds(seeds, seed)
+    axes, cells, loops = _loops(make, grid, seeds, generations, seed)
     seeds, generations, seed, real = int(seeds), int(generations), int(seed), detached(real)
-    axes = {name: read_axis(name, values) for name, values in dict(grid or {}).items()}
-    check_axes(make, axes)
-    cells = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
     keys = root_keys(seed, seeds)
-    loops = [make(**cell) for cell in cells]
-    for loop in loops:
-        if not isinstance(loop, Loop):
-            raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
-        check_room(loop.model, loop.regime, generations)
     common = {"seed": seed, "generations": generations, "numerics": numerics()}
     common |= {} if real is None else {"real": describe(real)}
     arrays: dict[int, Any] = {}
-    # cells of one and the same loop (a baseline at every lam) are one plan, named after the first of them
-    same = [[c for c, other in enumerate(loops) if other is loop] for loop in loops]
-    hosted = [
-        (places, cell, loop)
-        for c, (places, cell, loop) in enumerate(zip(same, cells, loops, strict=True))
-        if loop.model.hosted is not None and c == places[0]
-    ]
+    hosted = [(places, cells[places[0]], loop) for places, loop in _distinct(loops) if loop.model.hosted is not None]
     known = {places[0]: describe_loop(loop, arrays) for places, _, loop in hosted}
     plans = [
         hosted_plan(loop, cell, places, i, keys[i], folder, {**common, "loop": known[places[0]]}, generations, real)
@@ -113,6 +101,41 @@ def _lay_out(make, grid, seeds: int, generations: int, real, seed: int, folder: 
     members = [(p, c, loop) for p, (c, loop) in enumerate(zip(cells, loops, strict=True)) if loop.model.hosted is None]
     plans += compiled_plans(make, members, keys, common, generations, real)
     return axes, cells, loops, plans
+
+
+def _loops(make, grid, seeds: int, generations: int, seed: int) -> tuple[dict[str, list], list[dict[str, Any]], list[Loop]]:
+    """Axes, cells, and a loop for each; refuses what cannot be run."""
+    check_generations(generations)
+    check_seeds(seeds, seed)
+    axes = {name: read_axis(name, values) for name, values in dict(grid or {}).items()}
+    check_axes(make, axes)
+    cells = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+    loops = [make(**cell) for cell in cells]
+    for loop in loops:
+        if not isinstance(loop, Loop):
+            raise InputError(f"make must return a mcloop Loop, not {type(loop).__name__}.")
+        check_room(loop.model, loop.regime, int(generations))
+    return axes, cells, loops
+
+
+def _distinct(loops: list[Loop]) -> list[tuple[list[int], Loop]]:
+    """(its cells, loop): cells of one and the same loop (a baseline at every lam) are one plan, named after the first."""
+    same = [[c for c, other in enumerate(loops) if other is loop] for loop in loops]
+    return [(places, loop) for c, (places, loop) in enumerate(zip(same, loops, strict=True)) if c == places[0]]
+
+
+def estimate(make, grid, seeds: int, generations: int, seed: int = 0) -> Forecast | None:
+    """How long `train` would take on this machine, by timing a few steps and draws; nothing else is computed.
+
+    Arguments as for `train`.
+
+    Returns:
+        None where a loop is compiled: its steps are no calls that could be timed.
+    """
+    _, _, loops = _loops(make, grid, seeds, generations, seed)
+    hosted = [loop for _, loop in _distinct(loops)]
+    todo = [(loop, (id(loop.model.observe), i)) for i in range(int(seeds)) for loop in hosted]
+    return forecast(todo, [0] * len(todo), int(generations), briefly=True)
 
 
 def last_states(make, grid, seeds: int, generations: int, *, folder: str | os.PathLike[str], real: Any = None, seed: int = 0):
@@ -146,9 +169,11 @@ def _run(
     """Every plan to its end; what was seen of each generation, and remarks on those that could not be computed."""
     results, remarks = [], []
     openings: dict[Any, tuple[Unit, Plan]] = {}
+    units = [Unit(folder / plan.name, plan.settings, keep) for plan in plans]
     with listening(len(plans) * generations, show, len(plans)) as bar:
-        for plan in plans:
-            unit = Unit(folder / plan.name, plan.settings, keep)
+        if bar is not None:
+            _foresee(bar, plans, units, generations)
+        for plan, unit in zip(plans, units, strict=True):
             donor = openings.get(plan.shared) if plan.shared is not None else None
             infos, why = _carry_on(plan, unit, donor, generations, bar, first if donor is None else lambda plan, info: ())
             if why:
@@ -157,6 +182,23 @@ def _run(
                 openings.setdefault(plan.shared, (unit, plan))
             results.append(infos)
     return results, remarks
+
+
+def _foresee(bar: Bar, plans: list[Plan], units: list[Unit], generations: int) -> None:
+    """Tells how long the run will take here, where its loops know; nothing computed depends on it."""
+    loops = [(plan.loop, plan.shared) for plan in plans if plan.loop is not None]
+    if len(loops) < len(plans):
+        return
+    bar.stage("timing a few steps")
+    try:
+        there = [max((t for t in unit.checkpoints.generations() if t <= generations), default=0) for unit in units]
+        found = forecast(loops, there, generations, _WORTH)
+    except Exception as error:
+        bar.note(f"How long this takes could not be told ({type(error).__name__}: {error}).")
+        return
+    if found is not None:
+        bar.foresee([seconds for one in found.seconds for seconds in one])
+        bar.note(f"{found.words}.")
 
 
 def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar, first) -> tuple[list[Info], str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mcloop.errors import InputError
 from mcloop.experiment import drawing, origin, own_data
 from mcloop.experiment.config import Caption, Experiment, Settings, folders
-from mcloop.experiment.simulate import UNFINISHED, read_data, simulate
+from mcloop.experiment.simulate import UNFINISHED, prepared, read_data, simulate
 from mcloop.progress import listening
 from mcloop.storage.checkpoints import Keep
 from mcloop.storage.files import one_line, save, show
@@ -72,6 +72,20 @@ def run_into(
     seen = (Path(folder) / "report.md").read_text(encoding="utf-8", errors="replace")
     sentences = "\n".join(line for line in seen.splitlines() if line.startswith("- "))
     return f"{head}\n{sentences}\nSee {folder}/report.html, {folder}/plots and {folder}/results.nc."
+
+
+def estimated(known: Caption, experiment: Experiment, settings: Settings, folder: Path) -> str:
+    """What a run would be, and how long it would take on this machine, where its steps can be timed; nothing is run."""
+    table = read_data(experiment, settings)
+    lines = [drawing.announcement(known, experiment, settings, table, folder)]
+    found = None
+    if experiment.neural:
+        from mcloop.drivers.train import estimate
+
+        make = prepared(experiment, settings, table)
+        found = estimate(make, settings.grid, settings.seeds, settings.generations, settings.seed)
+    untimed = "Its generations are compiled whole, so no step of theirs could be timed; what is told above is as declared"
+    return "\n".join([*lines, f"{found.words if found else untimed}. Nothing was run."])
 
 
 class _Identified(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -14,11 +15,13 @@ import numpy as np
 from mcloop import progress, random
 from mcloop.errors import Diverged, InputError
 from mcloop.memory.shards import Shards, generator, minibatches, shards, shards_memory
+from mcloop.models.pace import timed
 from mcloop.models.training import Budget, Training, as_first, averaged, begin, finish, finite, sound, start, step, told
 from mcloop.nets.layout import batch_sharding, variables_sharding
 from mcloop.storage import partial_draws
 from mcloop.types import Hosted, Learner, Model
 
+_FEW = 8  # points that tell how long a slow sampler takes
 _LOOK = 25  # steps between two looks at the loss: each look waits for the accelerator
 
 
@@ -97,8 +100,8 @@ def hosted_model(
     data = shards(real, real=True)
 
     spread, cut, drawn = _placed(mesh, chunk)
-    draw = _sampler(learner.sample, codec, chunk, estimator, drawn)
-    begin_ = jax.jit(lambda key: begin(training, learner.init(key)))
+    draw, finely = _samplers(learner, codec, chunk, drawn, estimator)
+    begin_, advance = _steps(learner, training, codec)
 
     def sample(key, params, count) -> Shards:
         count = int(count)
@@ -122,19 +125,49 @@ def hosted_model(
         with progress.stage("measure", 1):
             return evaluate(_values(by(key, variables, samples)), variables)
 
-    finely = None if learner.finer is None else _sampler(learner.finer, codec, chunk, f"{estimator}, finer", drawn)
-
+    looked = (0, 0) if evaluate is None else (samples, (1 + 2 * (finely is not None)) if gate else 0)
+    pace = partial(_pace, learner, training, data, (spread, cut), (begin_, advance), draw, chunk, evaluate, samples)
     return Model(
         name=learner.name,
         n=np.float64(n),
         memory=shards_memory(),
         observe=observe,
         sample=sample,
-        fit=_fitter(learner, training, codec, begin_, spread, cut, _opened(look, finely) if gate else None),
+        fit=_fitter(training, advance, begin_, spread, cut, _opened(look, finely) if gate else None),
         evaluate=lambda key, params, truth: look(key, averaged(params)),
         estimator=estimator,
-        hosted=Hosted(partial(_blank, learner, training, mesh)),
+        hosted=Hosted(partial(_blank, learner, training, mesh), partial(_length, training), *looked, pace),
     )
+
+
+def _length(training: Training, first: bool, points: int, later: Budget | None = None) -> int:
+    """The optimiser steps of a fit on so many points; `later` is a budget in place of `training`'s for later fits."""
+    return (training.first if first else later or training.later).of(points, training.batch)
+
+
+def _pace(learner, training: Training, data: Shards, placed, compiled, draw, chunk: int, evaluate, samples: int, briefly: bool):
+    """How fast an untrained network's steps and draws are here, and a look at real points: a Pace.
+
+    Args:
+        placed: `spread` and `cut`, see `_placed`.
+        compiled: see `_steps`.
+        briefly: whether a few points tell how long a chunk takes, since nothing is to be run.
+    """
+    (spread, cut), (begin_, advance), key = placed, compiled, jax.random.key(0)
+    fitted, stored = begin_(key), cut(next(minibatches(key, data, training.batch, 1)))
+    variables, seen = spread(averaged(fitted)), data.take(np.arange(min(samples, len(data))))
+
+    def steps(count: int) -> None:
+        run = spread(jax.tree.map(jnp.copy, start(training, fitted)))
+        for index in range(count):
+            run, loss = advance(key, run, stored, index, jnp.float32(0))
+        jax.block_until_ready(loss)
+
+    keys = (random.fold_in(key, i) for i in itertools.count())  # the same key would draw nothing anew
+    few = jax.jit(lambda key: learner.sample(key, variables, _FEW))
+    brief = {_FEW: lambda: jax.block_until_ready(few(next(keys)))} if briefly and chunk > _FEW else {}
+    look = None if evaluate is None else lambda: evaluate(seen, variables)
+    return timed(steps, {**brief, chunk: lambda: draw(next(keys), variables, chunk)}, look)
 
 
 def _blank(learner: Learner, training: Training, mesh):
@@ -152,6 +185,12 @@ def _opened(look, finely):
         return {} if finely is None else as_first("finer", look(key, variables, finely))
 
     return opened
+
+
+def _samplers(learner: Learner, codec: Codec, chunk: int, drawn, estimator: str):
+    """The learner's own sampler, and the finer one; None where it has none."""
+    own = _sampler(learner.sample, codec, chunk, estimator, drawn)
+    return own, None if learner.finer is None else _sampler(learner.finer, codec, chunk, f"{estimator}, finer", drawn)
 
 
 def _sampler(sample, codec: Codec, chunk: int, estimator: str, drawn):
@@ -177,18 +216,24 @@ def _sampler(sample, codec: Codec, chunk: int, estimator: str, drawn):
     return draw
 
 
-def _fitter(learner: Learner, training: Training, codec: Codec, begin_, spread, cut, opened):
-    """`Model.fit`: a Python loop of compiled steps over minibatches of shards.
-
-    Args:
-        begin_: key -> the carry of a network's first step.
-        spread, cut: how that carry and the minibatches are laid out, see `_placed`.
-        opened: (key, variables, whether the fit is whole) -> what is seen of a first fit, or None.
-    """
+def _steps(learner: Learner, training: Training, codec: Codec):
+    """What is compiled of a fit: key -> the carry of a network's first step; one step on a minibatch as it is kept."""
 
     @partial(jax.jit, donate_argnums=1)
     def advance(key, run, stored, index, rate):
         return step(learner, training, random.fold_in(key, index), run, codec.decode(stored), rate)
+
+    return jax.jit(lambda key: begin(training, learner.init(key))), advance
+
+
+def _fitter(training: Training, advance, begin_, spread, cut, opened):
+    """`Model.fit`: a Python loop of compiled steps over minibatches of shards.
+
+    Args:
+        advance, begin_: see `_steps`.
+        spread, cut: how that carry and the minibatches are laid out, see `_placed`.
+        opened: (key, variables, whether the fit is whole) -> what is seen of a first fit, or None.
+    """
 
     whole = jax.jit(lambda run: finite((run.variables, run.ema)))
 
@@ -227,7 +272,10 @@ def _fitter(learner: Learner, training: Training, codec: Codec, begin_, spread, 
 
 def with_budget(model: Model, later: Budget) -> Model:
     """A hosted model with another budget for every fit but the first, which loops of both share; compiled once for both."""
-    return model._replace(fit=partial(model.fit, later=later))  # pyright: ignore[reportCallIssue]
+    hosted = model.hosted
+    if hosted is not None and hosted.steps is not None:
+        hosted = hosted._replace(steps=partial(hosted.steps, later=later))
+    return model._replace(fit=partial(model.fit, later=later), hosted=hosted)  # pyright: ignore[reportCallIssue]
 
 
 def _at(shape, sharding) -> jax.ShapeDtypeStruct:

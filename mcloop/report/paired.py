@@ -50,6 +50,46 @@ def compare_paired(ds, name: str, axis: str = "arm", brief: bool = False, rate: 
     return said
 
 
+def compare_baseline(ds, name: str, axis: str = "lam", base: float = 0.0, brief: bool = False, rate: float = MISS) -> list[str]:
+    """Sentences on how far the values of an axis are from one of them, one for every cell of the other axes.
+
+    Differences within seeds at the last generation, as in `compare_paired`, each with its interval. The intervals of one
+    sentence hold together in all but a share `rate` of reports; where only what is told from 0 is named (`brief`), all of a
+    call's do. A value that is not finite in some seed is left out: the seeds that survived are no fair sample of it.
+
+    Args:
+        ds: results with a `seed` dimension; without one, or without `base` on the axis, nothing is said.
+        name: a measure.
+        axis: an axis of numbers.
+        base: the value that the others are compared with.
+        brief: only the differences whose interval does not hold 0, and no sentence where there are none.
+        rate: how often one of these intervals may miss.
+    """
+    variable = ds[name]
+    if axis not in variable.dims or variable.sizes.get("seed", 1) < 2 or base not in ds[axis].values.tolist():
+        return []
+    last = variable.isel(generation=-1)
+    seeds, count = last.sizes["seed"], last.sizes[axis] - 1
+    others = [d for d in last.dims if d not in (axis, "seed")]
+    miss = looked(rate, count * (int(np.prod([last.sizes[d] for d in others])) if brief else 1))
+    said = []
+    for point in itertools.product(*(last[d].values for d in others)):
+        values = last.sel(dict(zip(others, point, strict=True))).transpose(axis, "seed").astype(np.float64)
+        start = values.sel({axis: base}).values
+        apart = [(float(v), values.sel({axis: v}).values - start) for v in values[axis].values.tolist() if v != base]
+        found = [(v, *_difference(x, miss)) for v, x in apart if np.isfinite(x).all()]
+        told = [f"{mean:.2g} ({low:.2g} to {high:.2g}) at {named(axis, v)}" for v, mean, _, low, high in found]
+        told = [t for t, (*_, low, high) in zip(told, found, strict=True) if not brief or low > 0 or high < 0]
+        if told:
+            place = "".join(f"{named(str(d), v)}: " for d, v in zip(others, point, strict=True) if last.sizes[d] > 1)
+            only = ", where that is told from 0" if brief else ""
+            said.append(
+                f"{place}{name} at the last generation minus that of {named(axis, base)}, over {seeds} paired seeds{only}: "
+                f"{', '.join(told)}."
+            )
+    return said
+
+
 def _ordered(opening: str, values: dict[str, np.ndarray], brief: bool, miss: float) -> list[str]:
     """The sentence on one cell: arm -> (seeds,); each interval misses at the rate `miss`."""
     sound = sorted((arm for arm, x in values.items() if np.isfinite(x).all()), key=lambda arm: values[arm].mean())

@@ -12,7 +12,7 @@ from mcloop.report import theory
 from mcloop.report.cells import Cell as Cell
 from mcloop.report.cells import cells
 from mcloop.report.limits import MISS, looked
-from mcloop.report.paired import compare_paired
+from mcloop.report.paired import compare_baseline, compare_paired
 from mcloop.report.profile import Score, measured, preamble, profile, table
 from mcloop.report.sample_texts import shown as told
 from mcloop.report.verdicts import verdict as verdict
@@ -75,6 +75,8 @@ def tell(ds, experiment, caption, settings) -> Story:
         seen += [f"- {said}" for said in compare_paired(ds, names[0], rate=own)]
         rest = looked(MISS - own, len(others))
         seen += [f"- {said}" for name in others for said in compare_paired(ds, name, brief=True, rate=rest)]
+    elif not unsound and experiment.neural:
+        seen += [f"- {said}" for said in _from_real(ds, names)]
     if experiment.notes is not None:
         seen += [f"- {note}" for note in experiment.notes(ds)]
     # whether a loop's first model is worth reading comes before what the loop did to it
@@ -100,6 +102,17 @@ def tell(ds, experiment, caption, settings) -> Story:
         # what a user brought is not quoted: of their stories only those that the model told
         stories=told(ds, real=settings.data is None),
     )
+
+
+def _from_real(ds, names: list[str]) -> list[str]:
+    """What synthetic data change: differences from real data only, of the headline in full and of other measures in brief."""
+    said = compare_baseline(ds, names[0])
+    if not said:
+        return []
+    brief = [s for name in names[1:] for s in compare_baseline(ds, name, brief=True, rate=looked(MISS, len(names) - 1))]
+    sure = f"hold together in {100 * (1 - MISS):g} of 100 reports"
+    also = f"; those of the other measures, of which only what is told from 0 is named, all {sure}" if brief else ""
+    return [*said, *brief, f"The intervals of {names[0]} within one of these sentences {sure}{also}."]
 
 
 _UNSOUND = (
