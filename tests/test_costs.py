@@ -10,6 +10,7 @@ from mcloop.cli import main
 from mcloop.correctors import curation
 from mcloop.drivers.costs import forecast, work
 from mcloop.drivers.train import estimate
+from mcloop.errors import Diverged
 from mcloop.models import hosted
 from mcloop.models.pace import timed
 from mcloop.models.training import Budget, training
@@ -160,6 +161,22 @@ def test_what_is_left_is_corrected_by_what_was_seen(capsys):
         bar.advance(30.0)
     said = capsys.readouterr().err.splitlines()
     assert said[0].endswith("about 14 min left") and said[1].endswith("about 13 min left")
+
+
+def test_a_loop_that_diverges_takes_its_seconds_with_it(monkeypatch, capsys, tmp_path):
+    def diverges(key, params, pool, **_):
+        raise Diverged("it is meant to")
+
+    told = []
+    monkeypatch.setattr("mcloop.drivers.train._WORTH", 1)
+    monkeypatch.setattr(progress.Bar, "_left", lambda bar: told.append((bar._done, list(bar._ahead))) or "")
+    model = Counted(monkeypatch).model
+    assert model.hosted is not None
+    model = model._replace(hosted=model.hosted._replace(timed=lambda briefly: Pace(1.0, 0.0, 0.0)))
+    loops = {0: make_loop(model._replace(fit=diverges), regimes.replace()), 1: make_loop(model, regimes.replace())}
+    train(lambda which: loops[which], {"which": [0, 1]}, 1, 2, folder=tmp_path, progress=True)
+    # the second loop's first generation comes after both of the first loop's, of which neither was computed
+    assert (3, [10.0]) in told and told[-1] == (4, [])
 
 
 def test_no_estimate_of_what_is_compiled():

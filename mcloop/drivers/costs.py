@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mcloop.memory.shards import Shard, Shards
+from mcloop.progress import lasting
 from mcloop.types import Hosted, Loop, Pace, Supply
 
 
@@ -92,7 +93,8 @@ def forecast(
         return None
     ahead: list[tuple[Loop, list[Work]]] = []
     opened: set[Any] = set()
-    known = {id(loop): work(loop, loop.model.observe(jax.random.key(0), None)[0], generations) for loop, _ in loops}
+    distinct = {id(loop): loop for loop, _ in loops}
+    known = {i: work(loop, loop.model.observe(jax.random.key(0), None)[0], generations) for i, loop in distinct.items()}
     for (loop, shared), there in zip(loops, begun, strict=True):
         found = known[id(loop)]
         if found is None:
@@ -113,11 +115,8 @@ def forecast(
 
 
 def _words(total: float, done: list[Work], paces: list[Pace]) -> str:
-    from mcloop.progress import lasting
-
     steps, points, looks = (sum(part) for part in zip(*done, strict=True))
-    each = [f"{_unit(min(many))} to {_unit(max(many))}" for many in zip(*paces, strict=True)]
-    each = [words.split(" to ")[0] if len(paces) == 1 else words for words in each]
+    each = [" to ".join(dict.fromkeys((_unit(min(many)), _unit(max(many))))) for many in zip(*paces, strict=True)]
     what = (
         f"{steps:,.0f} optimiser steps of {each[0]}, {points:,.0f} points drawn at {each[1]}, {looks:,.0f} looks of {each[2]}"
     )

@@ -231,6 +231,9 @@ def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar, first) -> tu
             bar.advance(time.monotonic() - began, first=t == 1)
             for line in first(plan, info) if t == 1 else ():
                 bar.note(line)
+    for i in range(t, generations):  # those of a loop that diverged are not to come
+        if bar is not None:
+            bar.advance(None, first=i == 0)
     plan.tidy(True)
     return infos, "" if failed is None else failed[1]
 
