@@ -54,9 +54,7 @@ def _kind(field: str, name, series: pd.Series) -> str:
         return INTEGER if whole else NUMBER
     if types.is_object_dtype(dtype) or types.is_string_dtype(dtype):
         return CATEGORY
-    raise InputError(
-        f"{field} must hold numbers, dates, booleans, text or categories in column {short(name)}, not {short(dtype)}."
-    )
+    raise InputError(f"{field} must hold numbers, dates, booleans, text or categories in column {short(name)}, not {dtype}.")
 
 
 def present(series: pd.Series, kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mcloop.data.typed import INTEGER, NUMERIC
 from mcloop.metrics.table_columns import Column
@@ -61,7 +62,9 @@ def _features(columns: list[Column], side: int) -> np.ndarray:
 def _score(x, y, test_x, test_y, categories: list[bool], classes: bool, seed: int) -> float:
     """Balanced accuracy, or R^2, on the test rows of a model of y from x; of one that knows nothing if y is constant."""
     if len(y) and (y != y[0]).any():
-        guess = _trees(x, y, categories, classes, seed).predict(test_x)
+        # so few rows are sooner done by one thread, and many that wait for one another may take twenty times as long
+        with threadpool_limits(1):
+            guess = _trees(x, y, categories, classes, seed).predict(test_x)
     else:
         guess = np.full(len(test_y), y[0] if len(y) else -1 if classes else 0.0)
     if classes:

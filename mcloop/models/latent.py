@@ -66,19 +66,18 @@ def shrunk(rho: np.ndarray, count: np.ndarray, prior: np.ndarray, weight: float)
 
 def factor(rho: np.ndarray) -> np.ndarray:
     """F with F F^T the correlation matrix nearest to `rho` (Higham 2002), its eigenvalues at least about 1e-6: (d, d)."""
-    rho = (rho + rho.T) / 2
-    np.fill_diagonal(rho, 1)
-    step, projected = np.zeros_like(rho), rho.copy()
-    for turn in range(_TURNS):
-        given = projected - step
-        values, vectors = np.linalg.eigh(given)
-        if turn == 0 and values[0] >= 0:
-            break
-        cone = (vectors * np.maximum(values, 0)) @ vectors.T
-        step, projected = cone - given, cone.copy()
-        np.fill_diagonal(projected, 1)
-        if np.abs(np.diagonal(cone) - 1).max() < _CLOSE:
-            break
+    projected = (rho + rho.T) / 2
+    np.fill_diagonal(projected, 1)
+    step = np.zeros_like(rho)
     values, vectors = np.linalg.eigh(projected)
+    if values[0] < -_LEAST:
+        for _ in range(_TURNS):
+            cone = (vectors * np.maximum(values, 0)) @ vectors.T
+            step, projected = cone - (projected - step), cone.copy()
+            np.fill_diagonal(projected, 1)
+            if np.abs(np.diagonal(cone) - 1).max() < _CLOSE:
+                break
+            values, vectors = np.linalg.eigh(projected - step)
+        values, vectors = np.linalg.eigh(projected)
     root = vectors * np.sqrt(np.maximum(values, _LEAST))
     return root / np.sqrt((root**2).sum(1, keepdims=True))

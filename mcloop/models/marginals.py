@@ -107,7 +107,10 @@ def _numeric(base: Marginal, distinct: np.ndarray, counts: np.ndarray) -> Margin
         return base._replace(u=u, x=x)
     steps = whole.astype(np.uint64) - whole[:1].astype(np.uint64)  # modulo 2^64, so that no difference overflows
     grain = max(1, int(np.gcd.reduce(steps)))
-    u, x = _knots(counts, (steps // np.uint64(grain)).astype(np.float64))
+    steps = steps // np.uint64(grain)
+    # from 2^53 on a float may lie above the whole number that it stands for, and at 2^64 there is none to go back to
+    near = np.minimum(steps.astype(np.float64), 2.0**64 - 2048)
+    u, x = _knots(counts, np.where(near.astype(np.uint64) > steps, np.nextafter(near, 0), near))
     return base._replace(u=u, x=x, low=int(whole[0]), grain=grain, scale=scale)
 
 
@@ -171,6 +174,8 @@ def _hermite(left: np.ndarray, right: np.ndarray, mean: np.ndarray) -> tuple[np.
         (its TERMS first coefficients from degree 1, its variance).
     """
     ends = []
+    if not len(mean):
+        return np.eye(1, TERMS)[0], 1.0
     for z in (left, right):
         density = _density(z)
         z = np.where(np.isinf(z), 0.0, z)

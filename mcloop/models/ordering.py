@@ -23,6 +23,8 @@ def order_levels(frame: pd.DataFrame, kinds: dict[Any, str]) -> dict[Any, np.nda
         frame: its categories have pandas' dtype of that name. A sample of the rows is enough.
     """
     free = [name for name, kind in kinds.items() if kind == CATEGORY and not getattr(frame[name].dtype, "ordered", False)]
+    if not free:
+        return {}
     coded = {name: levels_of(frame[name]) for name in free}
     most = max(1, min(_MOST, _WIDTH // max(1, len(free))))
     blocks, owners = [], []
