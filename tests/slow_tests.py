@@ -268,6 +268,10 @@ SLOW = {
         "test_loops_for_one_cell_give_the_same_numbers",
         "test_reductions_are_numpys",
     ),
+    "test_table_metrics.py": (
+        "test_every_score_is_within_its_bounds_and_none_at_the_real_table_itself",
+        "test_training_on_synthetic_rows_by_balanced_accuracy_and_r2",
+    ),
     "test_tables.py": ("test_numbers_survive_a_csv_to_the_last_bit",),
     "test_text.py": ("test_real_stories",),
     "test_tinystories.py": ("test_a_run_on_the_users_own_text",),

@@ -100,6 +100,23 @@ def _spread(values: np.ndarray, there: np.ndarray) -> np.ndarray:
     return out
 
 
+def identified(column: Column, *tables: pd.Series) -> tuple[np.ndarray, ...]:
+    """A value a row of each table, equal exactly where the column's values are; `tables` are those of the column, in order.
+
+    What the column holds as floats, but for whole numbers and dates too far apart for these, which are taken themselves.
+    """
+    whole = all(types.is_integer_dtype(one.dtype) or types.is_datetime64_any_dtype(one.dtype) for one in tables)
+    if column.kind not in (INTEGER, DATE) or not whole or not (column.real >= 2**53).any():
+        return column.real, *column.others
+    found = []
+    for one in tables:
+        values, there = present(one if column.kind == INTEGER else one.dt.as_unit(_unit(tables[0])), column.kind)
+        filled = np.full(len(one), np.iinfo(np.int64).min)
+        filled[there] = values
+        found.append(filled)
+    return tuple(found)
+
+
 def column_scores(column: Column) -> dict[str, Any]:
     """Of the first other table: `ks` or `tv`, `kept`, `rare_kept`, `range_kept` and both shares of missing values.
 

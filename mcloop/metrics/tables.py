@@ -12,7 +12,7 @@ from mcloop.data.typed import NUMERIC, kinds_of, short
 from mcloop.errors import InputError
 from mcloop.metrics.association import associations
 from mcloop.metrics.records import closest_record, copies, mixed
-from mcloop.metrics.table_columns import Column, coded, column_scores
+from mcloop.metrics.table_columns import Column, coded, column_scores, identified
 from mcloop.metrics.transfer import transfer
 
 _ROWS = 10_000  # of each table, drawn by the seed, for what is not measured on all: those that are trained on, or are near
@@ -59,7 +59,8 @@ def table_metrics(
     for place, (name, kind) in enumerate(kinds.items()):
         column = coded(name, kind, real[name], *((field, frame[name]) for field, frame in frames[1:]))
         table[name] = column_scores(column)
-        hashes = [mixed(total, values, place) for total, values in zip(hashes, (column.real, column.others[0]), strict=True)]
+        values = identified(column, real[name], synthetic[name])[:2]
+        hashes = [mixed(total, one, place) for total, one in zip(hashes, values, strict=True)]
         some[name] = column._replace(
             real=column.real[rows[0]], others=tuple(x[chosen] for x, chosen in zip(column.others, rows[1:], strict=True))
         )

@@ -19,7 +19,7 @@ _LITTLE = 0.01  # of a score, below which a ratio to it says nothing
 def transfer(columns: dict[Any, Column], target, seed: int) -> dict[str, float]:
     """Train on synthetic, test on real (Esteban et al. 2017), beside train on real, test on real.
 
-    Gradient-boosted trees of scikit-learn on equally many rows of either table. A target of categories, of booleans or of
+    Gradient-boosted trees of scikit-learn on the real rows, and on as many synthetic ones where there are so many. A target of categories, of booleans or of
     whole numbers of two values is classified, classes weighted equally, and scored by balanced accuracy; another is scored
     by R^2.
 
@@ -40,10 +40,9 @@ def transfer(columns: dict[Any, Column], target, seed: int) -> dict[str, float]:
         return {}
     seen = [_features(features, side)[there] for side, there in enumerate(known)]
     aims = [y[there] for y, there in zip(sides, known, strict=True)]
-    most = min(len(aims[0]), max(2, len(aims[1])))
     scores = []
     for side in (0, 1):
-        x, y = seen[side][:most], aims[side][:most]
+        x, y = seen[side][: len(aims[0])], aims[side][: len(aims[0])]
         scores.append(_score(x, y, seen[2], aims[2], [column.kind not in NUMERIC for column in features], classes, seed))
     found = {"tstr_score": scores[1], "trtr_score": scores[0]}
     return found | {"tstr": max(0.0, scores[1]) / scores[0]} if scores[0] > _LITTLE else found
