@@ -66,10 +66,15 @@ def present(series: pd.Series, kind: str) -> tuple[np.ndarray, np.ndarray]:
         values = _floats(series)
         there = ~np.isnan(values)
         return values[there], there
-    there = series.notna().to_numpy()
+    there = np.asarray(series.notna())
     if kind == DATE:
-        return series[there].astype("int64").to_numpy(), there
-    return series[there].to_numpy(dtype=np.int64), there
+        return np.asarray(series[there].astype("int64")), there
+    return whole_numbers(series, there), there
+
+
+def whole_numbers(series: pd.Series, there: np.ndarray) -> np.ndarray:
+    """The values of some rows, (m,) int64; of booleans 0 and 1."""
+    return pd.Series(series[there]).to_numpy(dtype=np.int64)
 
 
 def levels_of(series: pd.Series) -> tuple[np.ndarray, pd.Index]:
@@ -80,9 +85,9 @@ def levels_of(series: pd.Series) -> tuple[np.ndarray, pd.Index]:
     if isinstance(series.dtype, pd.CategoricalDtype):
         return series.cat.codes.to_numpy(np.int64), pd.Index(series.cat.categories.to_numpy(), dtype=object)
     if types.is_bool_dtype(series.dtype):
-        there = series.notna().to_numpy()
+        there = np.asarray(series.notna())
         codes = np.full(len(series), -1, np.int64)
-        codes[there] = series[there].to_numpy(dtype=np.int64)
+        codes[there] = whole_numbers(series, there)
         return codes, pd.Index([False, True], dtype=object)
     try:
         codes, uniques = pd.factorize(series)

@@ -65,15 +65,15 @@ def _standardised(real: np.ndarray, other: np.ndarray) -> list[tuple[np.ndarray,
     if not there.any():
         return [(np.zeros(len(real)), (~np.isnan(other)).astype(np.float64))]
     middle, spread = real[there].mean(), real[there].std()
-    if spread > 0:
-        pair = tuple(
-            np.clip(np.nan_to_num((x - middle) / spread, nan=0, posinf=_FAR, neginf=-_FAR), -_FAR, _FAR) for x in (real, other)
-        )
-    else:
-        pair = tuple(((x != middle) & ~np.isnan(x)).astype(np.float64) for x in (real, other))
-    if there.all() and not np.isnan(other).any():
-        return [pair]
-    return [pair, (np.isnan(real).astype(np.float64), np.isnan(other).astype(np.float64))]
+
+    def placed(x: np.ndarray) -> np.ndarray:
+        if spread == 0:  # another value than the only one is as far as another level
+            return ((x != middle) & ~np.isnan(x)).astype(np.float64)
+        return np.clip(np.nan_to_num((x - middle) / spread, nan=0, posinf=_FAR, neginf=-_FAR), -_FAR, _FAR)
+
+    flags = np.isnan(real).astype(np.float64), np.isnan(other).astype(np.float64)
+    pair = placed(real), placed(other)
+    return [pair, flags] if flags[0].any() or flags[1].any() else [pair]
 
 
 def _nearest(rows: np.ndarray, real: np.ndarray, levels: list[tuple[np.ndarray, np.ndarray]], same: bool) -> np.ndarray:

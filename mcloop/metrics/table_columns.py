@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from mcloop.data.typed import DATE, INTEGER, NUMERIC, levels_of, present, short
+from mcloop.data.typed import DATE, INTEGER, NUMERIC, levels_of, present, short, whole_numbers
 from mcloop.errors import InputError
 
 RARE = 0.02  # share of a real column's present values up to which a level is rare
@@ -68,7 +68,7 @@ def _unit(series: pd.Series) -> str:
 
 def _other(field: str, name, kind: str, series: pd.Series, unit, origin: int) -> tuple[np.ndarray, np.ndarray]:
     """Values above the origin, and where they are."""
-    blank = series.isna().to_numpy()
+    blank = np.asarray(series.isna())
     if blank.all():
         return np.empty(0), ~blank
     if kind == DATE:
@@ -79,8 +79,8 @@ def _other(field: str, name, kind: str, series: pd.Series, unit, origin: int) ->
     if not types.is_numeric_dtype(series.dtype) or types.is_complex_dtype(series.dtype):
         raise InputError(f"{field} must hold numbers in column {short(name)}, as the real table does, not {series.dtype}.")
     if types.is_integer_dtype(series.dtype):
-        return _above(series[~blank].to_numpy(dtype=np.int64), origin), ~blank
-    return series[~blank].to_numpy(dtype=np.float64) - origin, ~blank
+        return _above(whole_numbers(series, ~blank), origin), ~blank
+    return pd.Series(series[~blank]).to_numpy(dtype=np.float64) - origin, ~blank
 
 
 def _above(values: np.ndarray, origin: int) -> np.ndarray:

@@ -112,11 +112,11 @@ def _marginal(table: pd.DataFrame) -> dict[str, float]:
     found: dict[str, float] = {}
     if (ks := table["ks"].dropna()).size:
         found |= {"ks_mean": float(ks.mean()), "ks_max": float(ks.max())}
-    flags = (table["missing_real"] - table["missing_synthetic"]).abs()
-    blank = table["missing_real"] > 0
-    tv = table["tv"].dropna()
+    blank, missing = (np.asarray(table[f"missing_{side}"], np.float64) for side in ("real", "synthetic"))
+    flags = np.abs(blank - missing)
+    tv = np.asarray(table["tv"].dropna(), np.float64)
     if tv.size or blank.any():
-        tv = pd.concat([tv, flags[blank | (table["missing_synthetic"] > 0)]])
+        tv = np.append(tv, flags[(blank > 0) | (missing > 0)])
         found |= {"tv_mean": float(tv.mean()), "tv_max": float(tv.max())}
     found["missing_max"] = float(flags.max())
     for name, of in (("categories_kept", "kept"), ("rare_kept", "rare_kept"), ("range_kept", "range_kept")):

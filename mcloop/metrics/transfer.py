@@ -19,9 +19,9 @@ _LITTLE = 0.01  # of a score, below which a ratio to it says nothing
 def transfer(columns: dict[Any, Column], target, seed: int) -> dict[str, float]:
     """Train on synthetic, test on real (Esteban et al. 2017), beside train on real, test on real.
 
-    Gradient-boosted trees of scikit-learn on the real rows, and on as many synthetic ones where there are so many. A target of categories, of booleans or of
-    whole numbers of two values is classified, classes weighted equally, and scored by balanced accuracy; another is scored
-    by R^2.
+    Gradient-boosted trees of scikit-learn on the real rows, and on as many synthetic ones where there are so many. A target
+    of categories, of booleans or of whole numbers of two values is classified, classes weighted equally, and scored by
+    balanced accuracy; another is scored by R^2.
 
     Args:
         columns: real rows, synthetic rows, and real rows that neither saw.

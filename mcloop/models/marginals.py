@@ -70,7 +70,7 @@ def fit_marginal(series: pd.Series, kind: str, order: np.ndarray | None = None) 
         series: a category has pandas' dtype of that name.
         order: of a category's levels, each once; None takes them as they come.
     """
-    blank = series.isna().to_numpy()
+    blank = np.asarray(series.isna())
     base = Marginal(kind, series.dtype, float(blank.mean()), np.empty(0), np.empty(0))
     if kind in NUMERIC:
         values, there = present(series, kind)

@@ -207,7 +207,7 @@ def _restored(frame: pd.DataFrame, layout: _Layout) -> pd.DataFrame:
 def _groups(frame: pd.DataFrame, kinds: dict, target) -> list[np.ndarray]:
     """Rows of each level that has a copula of its own, then those of all others together."""
     if target is None:
-        counted = {name: frame[name].nunique() for name, kind in kinds.items() if kind in (CATEGORY, BOOLEAN)}
+        counted = {name: int(frame[name].nunique()) for name, kind in kinds.items() if kind in (CATEGORY, BOOLEAN)}
         target = min((name for name, levels in counted.items() if levels >= 2), key=counted.__getitem__, default=None)
         if target is None:
             return [np.arange(len(frame))]
@@ -228,8 +228,7 @@ def _groups(frame: pd.DataFrame, kinds: dict, target) -> list[np.ndarray]:
 
 
 def _flagged(frame: pd.DataFrame) -> tuple:
-    blank = frame.isna().any()
-    return tuple(name for name in frame.columns if blank[name])
+    return tuple(name for name in frame.columns if frame[name].hasnans)
 
 
 def _some(n: int, most: int) -> np.ndarray:
