@@ -301,6 +301,13 @@ def test_many_levels_and_wide_tables():
     assert table_metrics(wide, wide)["copies"] == 1
 
 
+@pytest.mark.parametrize("names", [[("a", 1), ("a", 2), ("b", 1)], [0, None, "x"]])
+def test_columns_may_have_any_names(names):
+    columns = pd.MultiIndex.from_tuples(names) if isinstance(names[0], tuple) else names
+    frame = pd.DataFrame(RNG(0).normal(size=(20, 3)), columns=columns)
+    assert table_metrics(frame, frame)["copies"] == 1 and list(columns_report(frame, frame).index) == list(frame.columns)
+
+
 def test_codes_of_levels_are_by_frequency_and_new_ones_come_last():
     column = coded("k", "category", pd.Series(["b", "a", "a", None]), ("synthetic", pd.Series(["z", "b", None, "a"])))
     assert column.real.tolist() == [1, 0, 0, -1] and column.others[0].tolist() == [2, 1, -1, 0] and column.levels == 2

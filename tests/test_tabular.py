@@ -192,6 +192,17 @@ def test_missing_values_are_as_frequent_and_depend_on_the_rest(real, drawn):
     assert both[0] > 0.19 and abs(both[0] - both[1]) < 4 * np.sqrt(0.16 / 5000)
 
 
+def test_columns_that_are_there_on_different_rows_keep_their_dependence():
+    rng = RNG(0)
+    w = rng.standard_normal(20_000)
+    frame = pd.DataFrame({name: 0.7 * w + 0.7 * rng.standard_normal(len(w)) for name in "xy"}).assign(w=w)
+    for sign, name in ((1, "x"), (-1, "y")):  # in the rows that have both, x is high and y is low
+        frame.loc[sign * w + 0.3 * rng.standard_normal(len(w)) < -0.5, name] = np.nan
+    made = GaussianCopula(0).fit(frame).sample(20_000)
+    seen, drawn = (part["x"].corr(part["y"], "spearman") for part in (frame, made))
+    assert abs(seen - drawn) < 0.08
+
+
 def test_a_matrix_that_is_no_correlation_gives_the_nearest_that_is():
     rho = np.array([[1, -0.9, -0.9], [-0.9, 1, -0.9], [-0.9, -0.9, 1.0]])
     root = factor(rho)
@@ -305,6 +316,8 @@ def test_dependence_differs_from_level_to_level():
         found = [made[made["level"] == level][["x", "y"]].corr().iloc[0, 1] for made in (mixture, single)]
         assert abs(found[0] - rho) < 4 * (1 - 0.64) * np.sqrt(1 / 2000 + 1 / 2500)
         assert abs(found[1] - rho) > 0.3
+    up = (mixture["level"] == "up").to_numpy()  # the rows of one level come in no order
+    assert abs((up[1:] != up[:-1]).mean() - 2 * up.mean() * (1 - up.mean())) < 4 * 0.5 / np.sqrt(5000)
     share = frame["level"].value_counts(normalize=True)
     assert stats.chisquare(mixture["level"].value_counts()[share.index], share * 5000).pvalue > 1e-4
 

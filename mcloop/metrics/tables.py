@@ -55,16 +55,16 @@ def table_metrics(
     if target is not None and target not in kinds:
         raise InputError(f"target must be a column of real or None, not {short(target)}.")
     rows = [_drawn(len(frame), seed) for _, frame in frames]
-    table, some, hashes = {}, {}, [np.zeros(len(frame), np.uint64) for _, frame in frames[:2]]
+    table, some, hashes = [], {}, [np.zeros(len(frame), np.uint64) for _, frame in frames[:2]]
     for place, (name, kind) in enumerate(kinds.items()):
         column = coded(name, kind, real[name], *((field, frame[name]) for field, frame in frames[1:]))
-        table[name] = column_scores(column)
+        table.append(column_scores(column))
         values = identified(column, real[name], synthetic[name])[:2]
         hashes = [mixed(total, one, place) for total, one in zip(hashes, values, strict=True)]
         some[name] = column._replace(
             real=column.real[rows[0]], others=tuple(x[chosen] for x, chosen in zip(column.others, rows[1:], strict=True))
         )
-    found = _marginal(pd.DataFrame.from_dict(table, orient="index"))
+    found = _marginal(pd.DataFrame(table))
     if len(kinds) > 1:
         found["association_error"] = _association_error(list(some.values()))
     found["copies"] = copies(*hashes)
@@ -94,7 +94,7 @@ def _tables(real, synthetic, held_out) -> tuple[dict[Any, str], list[tuple[str, 
         if len(frame) < 1:
             raise InputError(f"{field} must have at least one row, not none.")
         for name in kinds:
-            if (many := int((frame.columns == name).sum())) != 1:
+            if (many := list(frame.columns).count(name)) != 1:
                 raise InputError(f"{field} must have the columns of real, each once, and has {many} of {short(name)}.")
         if frame.shape[1] != len(kinds):
             other = next(name for name in frame.columns if name not in kinds)

@@ -44,7 +44,8 @@ class GaussianCopula:
     Each column is a monotone function of one normal number, and so is whether a value is missing; the numbers are
     correlated. Numbers follow `mcloop.models.marginals`: whole ones stay whole, heaps stay heaps, nothing leaves the range
     that was seen. Levels without an order get one, see `order_levels`. Correlations come from at most 200,000 rows; where a
-    column is missing depends on the other columns, not on its own value, which is not known there.
+    column is missing depends on the other columns, not on its own value, which is not known there; where another column
+    nearly decides it, the dependence of the two is kept in part only.
 
     Args:
         random_state: of the samples: a whole number, a NumPy Generator, or None, which is new every time. Fits draw nothing
