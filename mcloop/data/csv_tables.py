@@ -8,17 +8,17 @@ import itertools
 import math
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
 
-from mcloop.data.numbers import COMMA, MISSING, POINT, like_number, number, numbers, readable, styles
+from mcloop.data.numbers import COMMA, POINT, like_number, number, numbers, readable, styles, way
 from mcloop.data.readers import INDEX, KINDS, NOTHING, TEXT, Column, short
 from mcloop.errors import InputError
 
 _SEPARATORS = "\t;|,"
-_UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?(\.\d+)?)?")  # how pandas calls a column without a name
+UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?(\.\d+)?)?")  # how pandas calls a column without a name
 _YEARS = (1800, 2200)
 
 
@@ -71,7 +71,7 @@ def read_csv(data: bytes, source: str) -> tuple[list[Column], list[int]]:
     found = []
     for j, column in enumerate(columns):
         values = rewritten.get(j, np.array(column.values)[named:])
-        index = named and _UNNAMED.fullmatch(names[j]) and all(_UNNAMED.fullmatch(name) for name in names[:j])
+        index = named and UNNAMED.fullmatch(names[j]) and all(UNNAMED.fullmatch(name) for name in names[:j])
         if index and (column.word or not np.isnan(values).all()):
             found.append(Column(names[j] or f"column {j + 1}", None, INDEX))
         else:
@@ -93,23 +93,23 @@ def _text(data: bytes, source: str) -> tuple[str, str]:
         raise InputError(f"The table {source} holds binary data; {KINDS}.")
     if said := re.match(r"sep=([^\r\n])\r?\n", text):
         return "\n" + text[said.end() :], said[1]  # a blank line keeps the count of lines
-    return text, _delimiter(text)
+    return text, separator(text)
 
 
-def _rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[str]]]:
+def rows(lines: Iterable[str], delimiter: str, source: str) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of every row that is not blank, all as wide as the second.
 
     The first row may be one cell short: of the name of an index (as R writes tables), or of what a separator at every
     line's end makes one cell more.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        rows = ((reader.line_num, cells) for cells in reader if cells)
-        top = list(islice(rows, 2))
+        found = ((reader.line_num, cells) for cells in reader if cells)
+        top = list(islice(found, 2))
         if len(top) == 2 and len(top[1][1]) == len(top[0][1]) + 1:
             top[0][1].insert(0 if top[1][1][-1].strip() else len(top[0][1]), "")
         width = len(top[0][1]) if top else 0
-        for line, cells in itertools.chain(top, rows):
+        for line, cells in itertools.chain(top, found):
             if len(cells) != width:
                 why = f"line {line} has {len(cells)} cells where the first row has {width}"
                 raise InputError(f"The table {source} is ragged: {why} (separator {delimiter!r}).")
@@ -118,13 +118,19 @@ def _rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[st
         raise InputError(f"Line {reader.line_num} of {source} is not well-formed CSV ({short(error)}).") from error
 
 
+def first_row(text: str, delimiter: str, source: str) -> tuple[list[str], bool, bool]:
+    """(the first row, whether it is one of names, whether a number has a point that is a decimal one) of a table's text."""
+    first, columns, _, pointed = _look(text, delimiter, source)
+    return first, bool(columns) and _named(text, first, columns, source), pointed
+
+
 def _look(text: str, delimiter: str, source: str) -> tuple[list[str], list[_Cells], list[int], bool]:
     """The first row, the columns, the lines of the rows, and whether any number has a point that is a decimal one."""
     first: list[str] = []
     columns: list[_Cells] = []
     lines: list[int] = []
     pointed = False
-    for line, cells in _rows(text, delimiter, source):
+    for line, cells in rows(io.StringIO(text, newline=""), delimiter, source):
         if not lines:
             first, columns = cells, [_Cells() for _ in cells]
         for column, cell in zip(columns, cells, strict=True):
@@ -177,7 +183,7 @@ def _other_ways(text, delimiter, columns, names, lines, named, pointed, source) 
     if not odd:
         return {}
     kept: dict[int, list[str]] = {j: [] for j, column in enumerate(columns) if not column.word}
-    for _, cells in islice(_rows(text, delimiter, source), int(named), None):
+    for _, cells in islice(rows(io.StringIO(text, newline=""), delimiter, source), int(named), None):
         for j, some in kept.items():
             some.append(cells[j])
     ways = {j: styles(cells) for j, cells in kept.items()}
@@ -187,7 +193,7 @@ def _other_ways(text, delimiter, columns, names, lines, named, pointed, source) 
         name = short(names[j] or f"column {j + 1}")
         if not ways[j]:
             raise InputError(f"Column {name!r} of {source} writes its numbers in more than one way; write all of them alike.")
-        style = _way(cells, ways[j], told, delimiter)
+        style = way(cells, ways[j], told, delimiter)
         if style is None:
             comma = lines[named + next(i for i, cell in enumerate(cells) if "," in cell)]
             why = f"has a comma at line {comma} that may stand before decimals or between thousands"
@@ -198,19 +204,7 @@ def _other_ways(text, delimiter, columns, names, lines, named, pointed, source) 
     return values
 
 
-def _way(cells: list[str], ways: set[str], told: set[str], delimiter: str) -> str | None:
-    """How a column's numbers are written, None where nobody can tell."""
-    if len(ways) == 1:
-        return next(iter(ways))
-    if len(told) == 1:
-        return next(iter(told))
-    commas = [("," in cell) for cell in cells if cell.strip().lower() not in MISSING]
-    if not any(commas) or (not told and delimiter == ","):
-        return POINT
-    return COMMA if all(commas) and not told else None
-
-
-def _delimiter(text: str) -> str:
+def separator(text: str) -> str:
     """Returns the first of tab, semicolon, bar and comma that cuts the first twenty rows into as many cells each."""
     widths: dict[str, int] = {}
     for delimiter in _SEPARATORS:

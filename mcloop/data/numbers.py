@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -60,6 +60,24 @@ def numbers(cells: Sequence[str], style: str) -> np.ndarray | None:
         return None
     found = iter(values)
     return np.array([math.nan if cell.strip().lower() in MISSING else next(found) for cell in cells], float)
+
+
+def way(cells: Sequence[str], ways: Set[str], told: Set[str], delimiter: str) -> str | None:
+    """How a column's numbers are written, None where nobody can tell.
+
+    Args:
+        ways: those in which the column can be read.
+        told: those that the table's other columns are written in.
+        delimiter: what separates the table's cells.
+    """
+    if len(ways) == 1:
+        return next(iter(ways))
+    if len(told) == 1:
+        return next(iter(told))
+    commas = [("," in cell) for cell in cells if cell.strip().lower() not in MISSING]
+    if not any(commas) or (not told and delimiter == ","):
+        return POINT
+    return COMMA if all(commas) and not told else None
 
 
 def _truth(cell: str) -> float | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +27,28 @@ class Column(NamedTuple):
     name: str
     values: np.ndarray | None  # numbers, NaN where missing; None for a column of something else
     why: str = ""  # what else, without a word of what stands in it
+
+
+def contents(path: str | os.PathLike[str], kinds: str) -> tuple[bytes, str]:
+    """(the bytes of a table's file, how its name is told); `kinds` says in words what a table may be.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or it is empty.
+    """
+    source = repr(Path(path).name or os.fspath(path))
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise InputError(f"The table {source} is not a file; {kinds}.")
+        data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {os.fspath(path)!r}; {kinds}.") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"The table {source} cannot be read ({short(getattr(error, 'strerror', None) or error)}).") from error
+    if not data.strip():
+        raise InputError(f"The table {source} is empty.")
+    return data, source
 
 
 def read_parquet(data: bytes, source: str) -> tuple[list[Column], range]:
@@ -72,6 +97,18 @@ def read_npy(data: bytes, source: str) -> tuple[list[Column], range]:
     values = values[:, None] if values.ndim == 1 else values
     columns = [Column(f"column {j + 1}", np.ascontiguousarray(column)) for j, column in enumerate(values.T)]
     return columns, range(1, len(values) + 1)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Returns the names with a number behind each that came before."""
+    seen: dict[str, None] = {}
+    for name in names:
+        unique, n = name, 1
+        while unique in seen:
+            n += 1
+            unique = f"{name} ({n})"
+        seen[unique] = None
+    return list(seen)
 
 
 def short(text: object, limit: int = 60) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mcloop.data.csv_tables import read_csv
 from mcloop.data.foreign import refuse
-from mcloop.data.readers import INDEX, KINDS, NOTHING, Column, read_npy, read_parquet, short
+from mcloop.data.readers import INDEX, KINDS, NOTHING, Column, contents, distinct, read_npy, read_parquet, short
 from mcloop.errors import InputError
 
 
@@ -43,20 +43,8 @@ def load_table(path: str | os.PathLike[str]) -> Table:
     Raises:
         InputError: the file cannot be read, is none of these, or has no usable column, a missing or an infinite value.
     """
-    source = repr(Path(path).name or os.fspath(path))
-    try:
-        if Path(path).exists() and not Path(path).is_file():
-            raise InputError(f"The table {source} is not a file; {KINDS}.")
-        data = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {os.fspath(path)!r}; {KINDS}.") from error
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(f"The table {source} cannot be read ({short(getattr(error, 'strerror', None) or error)}).") from error
+    data, source = contents(path, KINDS)
     suffix = Path(path).suffix.lower()
-    if not data.strip():
-        raise InputError(f"The table {source} is empty.")
     if data.startswith(b"\x93NUMPY") or suffix == ".npy":
         return _checked(*read_npy(data, source), "row", source)
     if data.startswith(b"PAR1") or suffix in (".parquet", ".pq"):
@@ -129,7 +117,7 @@ def _checked(columns: list[Column], rows: Sequence[int], row: str, source: str) 
         raise InputError(f"The table {source} has {len(rows)} row(s) of data; at least two are needed.")
     kept: list[Column] = []
     dropped: list[tuple[str, str]] = []
-    names = _distinct([column.name for column in columns])
+    names = distinct([column.name for column in columns])
     for (name, values, why), unique in zip(columns, names, strict=True):
         if values is None or np.isnan(values).all():
             dropped.append((unique, why or "no values"))
@@ -149,18 +137,6 @@ def _checked(columns: list[Column], rows: Sequence[int], row: str, source: str) 
     values = np.column_stack([column.values for column in kept if column.values is not None])
     last = [name for name, column in zip(names, columns, strict=True) if column.why not in (INDEX, NOTHING)][-1]
     return Table(values, tuple(column.name for column in kept), source, tuple(dropped), last)
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Returns the names with a number behind each that came before."""
-    seen: dict[str, None] = {}
-    for name in names:
-        unique, n = name, 1
-        while unique in seen:
-            n += 1
-            unique = f"{name} ({n})"
-        seen[unique] = None
-    return list(seen)
 
 
 def _list(names: Sequence[str]) -> str:
