@@ -50,7 +50,7 @@ def of_kind(place: Place, one: Plain | Words, ways: dict[str, np.ndarray], told:
         read = dates.whole(known)
         if read is None:
             place.refuse("cannot be of kind 'date'", None, "; as a number a date must be written as YYYYMMDD")
-        values = np.full(len(one.values), np.datetime64("NaT"), "datetime64[ns]")
+        values = np.full(len(one.values), np.datetime64("NaT", "ns"))
         values[~one.gaps] = read
         one = one._replace(kind=kind, values=values)
     return one

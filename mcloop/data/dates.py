@@ -44,7 +44,7 @@ def dates(texts: Sequence[str]) -> tuple[np.ndarray | None, str]:
     form = next((name for name, known in _FORMS.items() if all(map(known.fullmatch, stripped[:_LOOKED]))), None)
     if form is None or not stripped:
         return None, ""
-    if all(map(_PLAIN.fullmatch, stripped[:_LOOKED])) and min(map(len, stripped)) >= 10:
+    if all(map(_PLAIN.fullmatch, stripped)):
         values = _read(stripped)
         if values is not None:
             return values, form
@@ -98,7 +98,8 @@ def _iso(match: re.Match[str], day_first: bool) -> str:
         if not 1 <= hour <= 12:
             return ""
         hour = hour % 12 + 12 * (said["half"].lower() == "pm")
-    zone = (said["zone"] or "").upper().replace("UTC", "Z").replace("GMT", "Z")
+    # what has no zone is taken as UTC, as soon as others have one
+    zone = (said["zone"] or "Z").upper().replace("UTC", "Z").replace("GMT", "Z")
     clock = f"{hour:02}:{said['minute'] or '00'}:{said['second'] or '00'}.{said['part'] or '0'}"
     return f"{said['year']}-{int(month):02}-{int(day):02}T{clock}{zone}"
 

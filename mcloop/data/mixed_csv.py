@@ -20,6 +20,9 @@ from mcloop.errors import InputError
 WIDEST = 2000  # columns
 LATIN = "it is no UTF-8 text and was read as Latin-1 (Windows-1252)"
 _SAMPLE = 2000  # lines that are looked at for names, separator and decimal commas
+# every number to its last bit, which pandas gives by itself since 3.1, and then warns of being asked for
+_EXACT: dict = {"float_precision": "round_trip"} if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1) else {}
+_AHEAD, _ZERO = ("0", '"', " "), re.compile(r"\s*0\d+\s*")
 _MISSING = sorted({form(word) for word in MISSING for form in (str.lower, str.upper, str.capitalize)} | {"NaN"})
 
 
@@ -43,9 +46,7 @@ def read_mixed_csv(data: bytes, source: str, texts: Collection[str], kinds: str)
     too_wide(len(first), source)
     cells = list(islice(rows(io.StringIO(sample, newline=""), delimiter, source), _SAMPLE))
     named = named or _named(first, [row for _, row in cells[1:]])
-    start, count = 0, 0
-    for line, _ in rows(_lines(data), delimiter, source):
-        start, count = start or line, count + 1
+    start, count, coded = _walk(data, delimiter, source)
 
     def place(row: int) -> str:
         return f"line {next(islice(rows(_lines(data), delimiter, source), row + named, None))[0]}"
@@ -53,7 +54,7 @@ def read_mixed_csv(data: bytes, source: str, texts: Collection[str], kinds: str)
     names = [name.strip().lstrip("# ") if named else "" for name in first]
     unique = distinct([name or f"column {j + 1}" for j, name in enumerate(names)])
     body = data[sum(len(line.encode()) for line in islice(_lines(data), start)) :] if named else data
-    kept = {j for j, name in enumerate(unique) if name in texts}
+    kept = coded | {j for j, name in enumerate(unique) if name in texts}
 
     def again() -> Iterator[list[str]]:
         return (cells for _, cells in islice(rows(_lines(data), delimiter, source), int(named), None))
@@ -88,6 +89,30 @@ def too_wide(columns: int, source: str) -> None:
         raise InputError(f"The table {source} has {columns:,} columns; at most {WIDEST:,} can be taken.")
 
 
+def _walk(data: bytes, delimiter: str, source: str) -> tuple[int, int, set[int]]:
+    """(the line on which the first row ends, the count of rows, the columns that have a zero in front of a whole number).
+
+    Such a zero makes a code of a number, and is lost once the number is read.
+    """
+    start, count = 0, 0
+    coded: set[int] = set()
+    zero = re.compile(rf"""{re.escape(delimiter)}["' ]*0\d""")
+    hit = False
+
+    def watched() -> Iterator[str]:
+        nonlocal hit
+        for line in _lines(data):
+            hit = hit or line[:1] in _AHEAD or zero.search(line) is not None
+            yield line
+
+    for line, cells in rows(watched(), delimiter, source):
+        start, count = start or line, count + 1
+        if hit:
+            coded.update(j for j, cell in enumerate(cells) if _ZERO.fullmatch(cell))
+            hit = count < 2  # the first two rows are read together
+    return start, count, coded
+
+
 def _column(j: int, names: list[str], name: str, values: pd.Series, named: bool) -> RawColumn:
     if named and not names[j] and values.isna().all():
         return RawColumn(name, None, NOTHING)
@@ -100,37 +125,24 @@ def _bulk(text: _Text, decimal: str) -> pd.DataFrame:
     """The cells, numbers where pandas is sure of every one in a column, else texts; the columns are called 0, 1, 2, ..."""
     if text.width == 1 or text.count == 0:  # pandas and csv do not agree on blank lines in a single column
         return _by_hand(text)
-    asked = dict.fromkeys(text.texts, str)
     try:
-        frame = _read(text, decimal, asked)
-        mark = re.escape(text.delimiter.encode())
-        # a zero in front makes a code of a number, and is lost to pandas
-        if re.search(rb"(?:^|[\n\r\"" + mark + rb"]) *0[0-9]+ *(?:[\r\n\"" + mark + rb"]|$)", text.body):
-            numeric = [j for j in range(text.width) if frame[j].dtype.kind in "iuf"]
-            for j, cells in _read(text, decimal, dict.fromkeys(numeric, str), numeric).items() if numeric else ():
-                if cells.str.match(r"\s*0\d+\s*$").any():
-                    frame[j] = cells
+        frame = pd.read_csv(
+            io.BytesIO(text.body),
+            sep=text.delimiter,
+            header=None,
+            names=range(text.width),
+            index_col=False,
+            dtype=dict.fromkeys(text.texts, str),
+            decimal=decimal,
+            na_values=_MISSING,
+            keep_default_na=False,
+            low_memory=False,
+            encoding="utf-8",
+            **_EXACT,
+        )
     except (pd.errors.ParserError, ValueError, OverflowError) as error:
         raise InputError(f"The table {text.source} is not well-formed CSV ({short(type(error).__name__)}).") from error
     return frame if len(frame) == text.count else _by_hand(text)  # where the two disagree on what a row is
-
-
-def _read(text: _Text, decimal: str, kinds: dict, only: list[int] | None = None) -> pd.DataFrame:
-    return pd.read_csv(
-        io.BytesIO(text.body),
-        sep=text.delimiter,
-        header=None,
-        names=range(text.width),
-        usecols=only,
-        index_col=False,
-        dtype=kinds,
-        decimal=decimal,
-        na_values=_MISSING,
-        keep_default_na=False,
-        float_precision="round_trip",
-        low_memory=False,
-        encoding="utf-8",
-    )
 
 
 def _by_hand(text: _Text) -> pd.DataFrame:

@@ -184,7 +184,7 @@ def _excel(data: bytes, suffix: str, source: str) -> RawTable:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             book = pd.ExcelFile(io.BytesIO(data))
-            cells = book.parse(0, header=None, dtype=object, keep_default_na=False, na_values=[""])
+            cells: Any = book.parse(0, header=None, dtype=object, keep_default_na=False, na_values=[""])
             sheets = len(book.sheet_names)
     except ImportError as error:
         raise InputError(f"Reading {source} needs {needed}: pip install {needed}, or save it as CSV.") from error
@@ -282,4 +282,15 @@ def _decoder(how: str, source: str) -> Any:
         zstandard = importlib.import_module("zstandard")
     except ImportError as error:
         raise InputError(f"Reading {source} needs zstandard: pip install zstandard, or unpack it first.") from error
-    return lambda data: zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True).read()
+
+    def decode(data: bytes) -> bytes:
+        pieces = []
+        while data:  # a frame at a time
+            frame = zstandard.ZstdDecompressor().decompressobj()
+            pieces.append(frame.decompress(data))
+            if not frame.eof:
+                raise EOFError("it ends too early")
+            data = frame.unused_data
+        return b"".join(pieces)
+
+    return decode

@@ -85,7 +85,8 @@ def seen(series: pd.Series) -> Plain | Words | str:
     """A column of any dtype as one of these; words for why not, where it is none."""
     dtype: Any = series.dtype
     if hasattr(dtype, "pyarrow_dtype"):
-        series = dtype.__from_arrow__(series.array.__arrow_array__()).__arrow_array__().to_pandas(date_as_object=False)
+        held: Any = series.array
+        series = held.__arrow_array__().to_pandas(date_as_object=False)
         dtype = series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         held = [None if pd.isna(one) else _text(one) for one in series.cat.categories]
@@ -132,36 +133,42 @@ def is_whole(known: np.ndarray) -> bool:
 
 def _objects(series: pd.Series, gaps: np.ndarray) -> Plain | Words | str:
     """A column of Python's own things."""
-    found = pd.api.types.infer_dtype(series, skipna=True)
+    inferred = pd.api.types.infer_dtype(series, skipna=True)
     if gaps.all():
         return Plain("number", np.full(len(series), np.nan), gaps)
     known = series[~gaps]
-    if found == "boolean":
+    if inferred == "boolean":
         values = np.zeros(len(series), bool)
         values[~gaps] = known.to_numpy(bool)
         return Plain("boolean", values, gaps)
-    if found in _NUMBERS:
-        if found == "integer" and not gaps.any() and all(abs(one) < 2**63 for one in known):
+    if inferred in _NUMBERS:
+        if inferred == "integer" and not gaps.any() and all(abs(one) < 2**63 for one in known):
             return of_numbers(series.to_numpy(np.int64))
         values = np.full(len(series), np.nan)
         values[~gaps] = [float(one) for one in known]
         return of_numbers(values)
-    if found in _DATES:
+    if inferred in _DATES:
         try:
             return _dates(pd.to_datetime(pd.Series(series.to_numpy(object), dtype=object), utc=True), gaps)
         except (ValueError, OverflowError):
             return OUTSIDE
-    if found in ("timedelta", "timedelta64"):
+    if inferred in ("timedelta", "timedelta64"):
         return of_numbers(pd.to_timedelta(series).dt.total_seconds().to_numpy(float), gaps)
-    if found != "string":
+    if inferred == "complex":
+        return "complex numbers"
+    if inferred != "string":
         odd = next((one for one in known if not isinstance(one, _SCALARS) and _text(one) is None), None)
         if odd is not None:
             return f"of type {short(type(odd).__name__)}"
         series = pd.Series([None if gap else _text(one) for one, gap in zip(series, gaps, strict=True)], dtype=object)
-    codes, texts = pd.factorize(series)
-    texts = [str(text) for text in texts]
-    missing = np.array([text.strip().lower() in MISSING for text in texts] + [True])  # the last is that of code -1
-    return _words(np.where(missing[codes], -1, codes), texts)
+    codes, found = pd.factorize(series)
+    texts = [text if type(text) is str else str(text) for text in np.asarray(found, object)]
+    missing = [code for code, text in enumerate(texts) if text.strip().lower() in MISSING]
+    if not missing:
+        return Words(codes.astype(np.int64), texts)
+    rank = np.arange(len(texts) + 1)
+    rank[missing], rank[-1] = -1, -1  # the last is that of code -1
+    return _words(rank[codes], texts)
 
 
 def _text(one: object) -> str | None:
@@ -184,7 +191,7 @@ def _dates(series: pd.Series, gaps: np.ndarray) -> Plain | str:
 
 
 def _words(codes: np.ndarray, texts: Sequence[str], settled: bool = False) -> Words:
-    """Words whose texts are all different and all used, in the order in which they first appear."""
+    """Words whose texts are all different and all used, in the order in which they first appear, of any texts."""
     first: dict[str, int] = {}
     same = np.array([first.setdefault(text, len(first)) for text in texts] + [-1], np.int64)
     codes = same[codes]
