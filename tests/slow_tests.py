@@ -165,6 +165,7 @@ SLOW = {
         "test_a_scan_is_a_loop_of_generations",
     ),
     "test_lowering.py": ("test_every_loop_lowers_for_accelerators",),
+    "test_mixed_tables.py": ("test_tables_that_scikit_learn_ships",),
     "test_nearest_centroid.py": ("test_more_centroids_than_images",),
     "test_nets.py": (
         "test_a_network_is_pure",

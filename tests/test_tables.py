@@ -105,6 +105,7 @@ def test_years_in_the_row_of_names(tmp_path):
         ("a,b\n1,2\nNaN,3\n2,4\n", "Column 'a' of {} has no number at line 3"),
         ("a,b\n1,2\n\n3,-inf\n", "Column 'b' of {} is infinite at line 4"),
         ("a,b\n1,2\n3,1e999\n", "Column 'b' of {} is infinite at line 3"),
+        ("inf,inf\n1,2\n3,4\n", "Column 'column 1' of {} is infinite at line 1"),
         ("a,b\n1,2\n3,oops\n5,6\n", "Column 'b' of {} has a word among its numbers, at line 3"),
         ("a\n1\n2\n3\nz\n", "Column 'a' of {} has a word among its numbers, at line 5"),
         ("a\n1_0\n2_0\n", "no column of varying numbers"),

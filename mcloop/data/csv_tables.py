@@ -154,14 +154,17 @@ def _named(text: str, first: list[str], columns: list[_Cells], source: str) -> b
     head = np.array([columns[j].values[0] for j in places])
     below = np.array([columns[j].values[1:] for j in places])
     whole = all(re.fullmatch(r"\d{1,9}", first[j].strip()) for j in places)
-    steps = np.diff(head)
+    with np.errstate(invalid="ignore"):  # between two infinities, which are refused in due time
+        steps = np.diff(head)
     outside = ((below < _YEARS[0]) | (below > _YEARS[1])).any(1).all()
     if whole and outside and (len(places) > 1 or words) and (steps > 0).all():
         if ((head >= _YEARS[0]) & (head <= _YEARS[1])).all():
             return True
     # relative: numbers near 0 are no steps of nothing
     steady = len(steps) > 0 and steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-9, atol=0)
-    if not steady or np.allclose(np.diff(below[:, 0]), steps, rtol=1e-9, atol=0):
+    with np.errstate(invalid="ignore"):
+        alike = steady and np.allclose(np.diff(below[:, 0]), steps, rtol=1e-9, atol=0)
+    if not steady or alike:
         return False
     if len(places) > 4:
         return True
