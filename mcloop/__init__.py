@@ -4,6 +4,7 @@ make_loop      a loop from a model, a regime and a corrector
 scan           one loop, compiled
 sweep          a grid of closed-form loops and seeds, as an xarray.Dataset
 train          the same for networks, with a checkpoint for every generation
+external       a model of a loop from a generator of your own
 plot           a measure of such a Dataset by generation, theory dashed
 certify        the exact rate at which a loop forgets a perturbation
 boundary       where on an axis a loop becomes unstable, by simulation
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from mcloop.drivers.sweep import sweep
     from mcloop.drivers.train import train
     from mcloop.loop import make_loop
+    from mcloop.own.external import external
     from mcloop.planner.plan import plan
     from mcloop.report.plot import plot
     from mcloop.validation.validate import validate
@@ -51,6 +53,7 @@ __all__ = [
     "certify",
     "correctors",
     "exact",
+    "external",
     "make_loop",
     "plan",
     "plot",
@@ -64,6 +67,7 @@ __all__ = [
 _WHERE = {
     "boundary": "mcloop.certificates.boundary",
     "certify": "mcloop.certificates.verdict",
+    "external": "mcloop.own.external",
     "make_loop": "mcloop.loop",
     "plan": "mcloop.planner.plan",
     "plot": "mcloop.report.plot",

@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
 
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one sentence: the field, the value and what is allowed."""
+
+
+class OwnCodeError(InputError):
+    """The user's own code failed, or gave what cannot be used; the driver names the generation."""
+
+
+def own(call: Callable[[], Any], where: str) -> Any:
+    """What the user's code gives.
+
+    Raises:
+        OwnCodeError: it fails; in its own words, and with the line on which.
+    """
+    try:
+        return call()
+    except InputError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        at = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if len(frames) > 1 else ""
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(".")
+        raise OwnCodeError(f"{where} failed{at} ({said}).") from error
 
 
 class Diverged(Exception):

@@ -45,6 +45,9 @@ def make_loop(model: Model, regime: Regime, corrector: Corrector | None = None) 
     def stream(key, t, use):
         return random.fold_in(key, t * _USES + use)
 
+    if model.hosted is not None:  # what is compiled is called from Python too, and costs milliseconds operation by operation
+        stream = jax.jit(stream)
+
     def begin(key, real=None, generations: int | None = None, first: Params = None) -> tuple[State, dict]:
         key = random.as_key(key)
         check_room(model, regime, generations)

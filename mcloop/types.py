@@ -114,6 +114,9 @@ class Hosted(NamedTuple):
             is a sampler of twice the steps, by that one, which takes as long as twice.
         timed: (whether nothing is to be run) -> the `Pace` of a step, a draw and a look on this machine; None where that is not
             known. Where nothing is to be run, a slow sampler is timed by a few points.
+        shown: points as shards keep them -> points as their owner has them (a DataFrame, texts), which is what the owner's
+            functions are given; None where both are the same.
+        kept: the way back.
     """
 
     blank: Callable[[], Params]
@@ -121,6 +124,8 @@ class Hosted(NamedTuple):
     samples: int = 0
     opened: int = 0
     timed: Callable[[bool], Pace] | None = None
+    shown: Callable[[dict[str, Any]], Any] | None = None
+    kept: Callable[[Any], dict[str, Any]] | None = None
 
 
 class Model(NamedTuple):

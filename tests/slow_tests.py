@@ -89,6 +89,18 @@ SLOW = {
         "test_merged_statistics_are_those_of_all_the_rows",
         "test_statistics_have_the_law_of_rows",
     ),
+    "test_external.py": (
+        "test_a_gaussian_of_ten_lines_obeys_the_laws",
+        "test_a_run_whose_generator_failed_goes_on_to_the_bit",
+        "test_a_wrapped_mixture_is_its_own_loop",
+        "test_an_object_that_is_kept_goes_on_from_where_it_was",
+        "test_curation_chooses_among_rows",
+        "test_generators_of_scikit_learn_go_on_to_the_bit",
+        "test_loops_of_a_replica_share_their_first_fit",
+        "test_the_seed_of_torch_is_set_and_put_back",
+        "test_torch_is_not_imported",
+        "test_words_drift_as_wright_and_fisher_say",
+    ),
     "test_factors.py": (
         "test_a_union_is_the_root_of_the_sum",
         "test_bartlett_is_wishart_whatever_its_degrees_of_freedom",
@@ -187,6 +199,13 @@ SLOW = {
         "test_names_that_others_know_and_what_came_from_a_pipe",
         "test_plot_and_certify_find_the_data_by_the_note_by_name_or_are_told",
         "test_the_same_content_elsewhere_is_the_same_run_and_another_is_refused",
+    ),
+    "test_own_synthesizer.py": (
+        "test_a_loop_of_ones_own_begins_from_one_that_runs",
+        "test_a_table_and_a_generator_of_ones_own",
+        "test_kinds_of_columns_are_overruled",
+        "test_the_built_in_ones_run_on_any_table",
+        "test_what_lacks_values_is_told_in_the_report",
     ),
     "test_pipeline.py": (
         "test_a_run_knows_its_own_config",

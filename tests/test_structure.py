@@ -16,7 +16,7 @@ FLOORS = (
     {"random", "regimes"},
     {"data", "memory"},
     {"metrics", "models"},
-    {"correctors", "drivers", "exact"},
+    {"correctors", "drivers", "exact", "own"},
     {"certificates", "loop"},
     {"validation"},
     {"experiment"},

@@ -134,10 +134,15 @@ def certify(
         cell: its coordinates, for the verdict.
 
     Raises:
-        InputError: a bad number.
+        InputError: a bad number, or an external model.
     """
     check_request(damping, generations)
     loop = loop if loop.alone is None else loop.alone
+    if loop.model.hosted is not None and loop.model.hosted.shown is not None:
+        raise InputError(
+            f"No certificate: {loop.model.name} is a generator of your own, whose parameters are no numbers that could be "
+            "moved a little; `mcloop plan` reads what its run measured."
+        )
     where, key = dict(cell or {}), random.as_key(key)
     many = (1 if loop.model.hosted is not None else _SEEDS) if seeds is None else whole("seeds", seeds, 1, 10**6)
     asked = None if loop.regime.lam is None else float(loop.regime.lam)

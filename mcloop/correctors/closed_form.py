@@ -12,7 +12,9 @@ from mcloop import random
 from mcloop.checks import check, known
 from mcloop.correctors.nearest_centroid import fit_centroids as fit_centroids
 from mcloop.correctors.nearest_centroid import nearest_centroid as nearest_centroid
+from mcloop.errors import OwnCodeError, own
 from mcloop.memory.rows import Rows
+from mcloop.memory.shards import shards
 from mcloop.random import counts
 from mcloop.types import Corrector, InputError, Model
 
@@ -23,10 +25,27 @@ def none() -> Corrector:
 
 
 def pointwise(correct: Callable, name: str = "pointwise", batched: bool = False) -> Corrector:
-    """A corrector from a function (key, batch, params) -> batch, written for one cell."""
+    """A corrector from a function (key, batch, params) -> batch, written for one cell.
+
+    Of an external model the batch is what its owner has: a DataFrame, an array, a list of strings, of as many points.
+
+    Raises:
+        OwnCodeError: (on use, of an external model) the function fails, or returns other than as many points of that form.
+    """
 
     def sample(key, model, params, truth, count):
-        return correct(random.fold_in(key, 1), model.sample(random.fold_in(key, 0), params, count), params)
+        hosted = model.hosted
+        if hosted is None or hosted.shown is None or hosted.kept is None:
+            return correct(random.fold_in(key, 1), model.sample(random.fold_in(key, 0), params, count), params)
+        # by the key that it was measured by: it is not drawn twice
+        drawn = model.sample(key, params, count)
+        if not len(drawn):
+            return drawn
+        points, again = hosted.shown(drawn.take(np.arange(len(drawn)))), random.fold_in(key, 1)
+        given = shards(hosted.kept(own(lambda: correct(again, points, params), f"The corrector '{name}'")))
+        if len(given) != len(drawn):
+            raise OwnCodeError(f"The corrector '{name}' was given {len(drawn):,} points and gave {len(given):,} back.")
+        return given
 
     return Corrector(name, sample, batched=batched)
 

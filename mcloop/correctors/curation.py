@@ -9,32 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from numbers import Real
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mcloop import progress, random
 from mcloop.checks import check, whole
-from mcloop.data.tokens import Tokenizer
+from mcloop.correctors.scores import APART, Rate, Score, is_function
+from mcloop.correctors.scores import diversity as diversity
+from mcloop.correctors.scores import likelihood as likelihood
+from mcloop.correctors.scores import points as points
+from mcloop.correctors.scores import strings as strings
 from mcloop.errors import InputError
 from mcloop.memory.shards import Shards
-from mcloop.metrics.ngrams import distinct, flat, grams, pieces
-from mcloop.models.language import Packing, mask
-from mcloop.models.training import Fitted, averaged
-from mcloop.nets.network import Variables
 from mcloop.storage.files import one_line
-from mcloop.storage.identity import Memo
-from mcloop.types import Corrector, Learner, Model, Params
-
-Rate = Callable[[np.ndarray], np.ndarray]  # tokens uint16 (b, length) -> (b,) numbers
-Score = Callable[[Model, Params], Rate]
+from mcloop.types import Corrector, Model, Params
 
 _BLOCK = 1024  # stories that are read at once
-_SCORED = 32  # of them, those that a reference model reads at once: a shape, compiled once
 _REAL = 10_000  # real stories at most of which a quantile is taken: the share above it is then known to 0.005
-_APART = 2**30  # from here on keys are folded in, apart from those of chunks and of replicas, which count from 0
 
 
 def best_of(k: int, score: Score, name: str | None = None) -> Corrector:
@@ -54,7 +46,7 @@ def best_of(k: int, score: Score, name: str | None = None) -> Corrector:
         InputError: another k, a score that is no function; (on use) a model that is not hosted, a score that is no number.
     """
     k = whole("k", k, 1, 10**6)
-    _function("score", score)
+    is_function("score", score)
 
     def sample(key, model: Model, params, truth, count) -> Shards:
         count = _hosted(model, count)
@@ -62,7 +54,7 @@ def best_of(k: int, score: Score, name: str | None = None) -> Corrector:
             return model.sample(key, params, count)
         rate = score(model, truth)
         candidates = [model.sample(_nth(key, i), params, count) for i in range(k)]
-        winner = np.argmax([_scores(rate, body) for body in candidates], 0)
+        winner = np.argmax([_scores(rate, body, model) for body in candidates], 0)
         kept = (_only(candidates[i], np.flatnonzero(winner == i)) for i in range(k))
         return Shards(tuple(part for body in kept for part in body.parts))
 
@@ -86,7 +78,7 @@ def keep(score: Score, at_least: float | None = None, quantile: float | None = N
     Raises:
         InputError: both or neither of at_least and quantile, or one out of range; (on use) too few stories that pass.
     """
-    _function("score", score)
+    is_function("score", score)
     most = whole("most", most, 1, 10**6)
     if (at_least is None) == (quantile is None):
         raise InputError("keep must be given either at_least or quantile, not both and not neither.")
@@ -106,13 +98,13 @@ def keep(score: Score, at_least: float | None = None, quantile: float | None = N
             if missing > left:
                 of = "" if quantile is None else f" (quantile {quantile:g} of the real ones)"
                 raise InputError(
-                    f"at_least of {least:.4g}{of} was reached by {passed} of {drawn} stories ({passed / drawn:.2%}), too few "
-                    f"for {count} among {most} times as many: lower it, or raise most."
+                    f"at_least of {least:.4g}{of} was reached by {passed} of {drawn} {_units(model)} ({passed / drawn:.2%}), "
+                    f"too few for {count} among {most} times as many: lower it, or raise most."
                 )
             # as many as are likely to be enough, a twentieth more, but no more at once than the first time
             likely = int(np.ceil(1.05 * missing * drawn / max(passed, 1)))
             body = model.sample(_nth(key, rounds), params, min(count, left, likely) if drawn else count)
-            good = np.flatnonzero(_scores(rate, body) >= least)[:missing]
+            good = np.flatnonzero(_scores(rate, body, model) >= least)[:missing]
             kept.extend(_only(body, good).parts)
             drawn, passed, rounds = drawn + len(body), passed + len(good), rounds + 1
         return Shards(tuple(kept))
@@ -120,132 +112,30 @@ def keep(score: Score, at_least: float | None = None, quantile: float | None = N
     return Corrector("keep", sample, batched=False, candidates=1 / (1 - (quantile or 0.0)))
 
 
-def likelihood(
-    learner: Learner, end: int, packing: Packing, inclusive: bool, seed: int = 0, params: Fitted | Variables | None = None
-) -> Score:
-    """How likely a reference model finds a story: the mean log-probability of its tokens that count, in nats, <= 0.
-
-    The reference is the model's own family, fitted on the real training set once a process, by a key of its own: every
-    replica of a run has the same one, and a run that goes on gets it again to the bit. A story of which no token counts
-    scores -inf. What is likeliest a token is plain and repetitive, not typical text (Holtzman et al. 1904.09751).
-
-    Args:
-        learner: the network of the model, with a `log_prob`.
-        end, packing, inclusive: as the learner has them; inclusive is whether the first token is given and does not count.
-        seed: of the reference's fit.
-        params: a reference that is fitted already, in place of a fit.
-
-    Raises:
-        InputError: a learner without log_prob, or an argument out of range.
-    """
-    end, seed = _packed(packing, end), whole("seed", seed, 0, 2**31 - 1)
-    if not isinstance(learner, Learner) or learner.log_prob is None:
-        raise InputError("learner must be a network with a log_prob, such as a StoryModel's learner.")
-    log_prob, known = learner.log_prob, Memo()
-
-    @jax.jit
-    def read(variables, tokens):
-        counted = mask(tokens, end, packing)[:, int(inclusive) :].sum(1)
-        nats = log_prob(variables, {"tokens": tokens})
-        return jnp.where(counted > 0, nats / jnp.maximum(counted, 1), -jnp.inf)
-
-    def score(model: Model, truth) -> Rate:
-        place = id(model.observe)
-        if params is None and place not in known:
-            key = random.fold_in(jax.random.key(seed), _APART)  # not the replica's: another would have another reference
-            real, origin = model.observe(key, None)
-            known[place] = model.fit(key, origin, real)[0], model  # the model is held, so that no other gets its id
-        fitted = known[place][0] if params is None else params
-        variables = averaged(fitted) if isinstance(fitted, Fitted) else fitted
-
-        def rate(tokens: np.ndarray) -> np.ndarray:
-            padded = np.full((-(-len(tokens) // _SCORED) * _SCORED, tokens.shape[1]), end, np.int32)
-            padded[: len(tokens)] = tokens
-            found = [read(variables, part) for part in padded.reshape(-1, _SCORED, tokens.shape[1])]
-            return np.concatenate(found)[: len(tokens)]
-
-        return rate
-
-    return score
-
-
-def diversity(end: int, packing: Packing, n: int = 2) -> Score:
-    """Different n-grams of a story over all its n-grams, in [0, 1]: 1 - seq-rep-n of Welleck et al. (1908.04319).
-
-    A story of fewer than n tokens scores 0; a row of contiguous text scores the mean of its stories. Long stories repeat
-    more: what is selected by it is also short.
-
-    Raises:
-        InputError: n < 1, another packing, an end that is no token.
-    """
-    end, n = _packed(packing, end), whole("n", n, 1, 10**6)
-
-    def rate(tokens: np.ndarray) -> np.ndarray:
-        stories, row = _stories(tokens, end, packing)
-        codes, story = grams(*flat(stories), n)
-        total = np.bincount(story, minlength=len(stories))
-        different = np.bincount(distinct(codes, story)[1], minlength=len(stories))
-        return np.bincount(row, different / np.maximum(total, 1)) / np.bincount(row)
-
-    return lambda model, truth: rate
-
-
-def strings(function: Callable[[str], float], tokenizer: Tokenizer, packing: Packing) -> Score:
-    """What a function of yours says of a story's text; True and False are 1 and 0.
-
-    A row of contiguous text scores the mean of its stories. The function is tried on one real row before anything is drawn.
-    A run that goes on asks again: to go on to the bit, it must depend on the text alone.
-
-    Args:
-        function: text -> a finite number.
-        tokenizer, packing: of the stories.
-
-    Raises:
-        InputError: no function; (on use) it fails on a story, or gives no finite number.
-    """
-    _function("function", function)
-    end, called = _packed(packing, tokenizer.end), one_line(getattr(function, "__name__", type(function).__name__), 40)
-
-    def number(text: str) -> float:
-        begins = f"the story that begins {' '.join(text.split())[:40]!r}"
-        try:
-            value = function(text)
-            given = float(value) if isinstance(value, Real | np.bool_) else np.nan
-        except Exception as error:
-            what = one_line(f"{type(error).__name__}: {error}", 100)
-            raise InputError(f"function {called} failed on {begins} ({what}).") from error
-        if not np.isfinite(given):
-            raise InputError(f"function {called} must give a finite number, not {one_line(repr(value), 60)}, for {begins}.")
-        return given
-
-    def rate(tokens: np.ndarray) -> np.ndarray:
-        stories, row = _stories(tokens, end, packing)
-        return np.bincount(row, [number(tokenizer.decode(story)) for story in stories]) / np.bincount(row)
-
-    def score(model: Model, truth) -> Rate:
-        rate(model.observe(jax.random.key(0), None)[0].take(np.arange(1))["tokens"])
-        return rate
-
-    return score
-
-
 def _nth(key, i: int):
     """The key of a draw; the first is that by which the model was measured, so that it is not made twice."""
-    return random.fold_in(key, _APART + i) if i else key
+    return random.fold_in(key, APART + i) if i else key
 
 
-def _scores(rate: Rate, body: Shards) -> np.ndarray:
-    """(len(body),) the scores of stories, read a block at a time."""
-    found = np.empty(len(body))
+def _scores(rate: Rate, body: Shards, model: Model) -> np.ndarray:
+    """(len(body),) the scores of stories, or of an external model's points, read a block at a time."""
+    found, shown = np.empty(len(body)), None if model.hosted is None else model.hosted.shown
     with progress.stage("score", len(body)) as tell:
         for at in range(0, len(body), _BLOCK):
             index = np.arange(at, min(at + _BLOCK, len(body)))
-            given = np.asarray(rate(body.take(index)["tokens"]), np.float64)
+            taken = body.take(index)
+            given = np.asarray(rate(taken["tokens"] if shown is None else shown(taken)), np.float64)
             if given.shape != index.shape or np.isnan(given).any():
-                raise InputError(f"score must give a number for each of {len(index)} stories, not {one_line(given, 60)}.")
+                raise InputError(
+                    f"score must give a number for each of {len(index)} {_units(model)}, not {one_line(given, 60)}."
+                )
             found[index] = given
             tell(at + len(index))
     return found
+
+
+def _units(model: Model) -> str:
+    return "stories" if model.hosted is None or model.hosted.shown is None else "points"
 
 
 def _only(body: Shards, chosen: np.ndarray) -> Shards:
@@ -264,28 +154,12 @@ def _quantile(share: float) -> Callable[[Model, Params, Rate], float]:
         if not last or last[0] is not model.observe or last[1] is not truth:
             real = model.observe(jax.random.key(0), None)[0]  # the same whatever the key
             chosen = np.random.default_rng(0).choice(len(real), min(_REAL, len(real)), replace=False)
-            scores = _scores(rate, _only(real, np.sort(chosen)))
+            scores = _scores(rate, _only(real, np.sort(chosen)), model)
             # "lower" is a score that occurs: an infinite one and its neighbour have no mean
             last[:] = model.observe, truth, float(np.quantile(scores, share, method="lower"))
         return last[2]
 
     return find
-
-
-def _stories(tokens: np.ndarray, end: int, packing: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """The stories of rows, and the row that each is of; every row has one at least."""
-    found = [pieces(row[None], end, packing).stories for row in tokens]
-    return [story for of in found for story in of], np.repeat(np.arange(len(tokens)), [len(of) for of in found])
-
-
-def _packed(packing, end) -> int:
-    pieces(np.zeros((0, 1), np.uint16), end, packing)  # refuses another packing
-    return whole("end", end, 0, 2**16 - 1)
-
-
-def _function(field: str, value) -> None:
-    if not callable(value):
-        raise InputError(f"{field} must be a function, not {one_line(repr(value), 60)}.")
 
 
 def _hosted(model: Model, count) -> int:

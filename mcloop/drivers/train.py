@@ -20,11 +20,11 @@ from mcloop.drivers.plans import Plan, compiled_plans, hosted_plan, root_keys
 from mcloop.drivers.scan import check_generations
 from mcloop.drivers.sweep import check_axes, check_seeds, read_axis
 from mcloop.drivers.unit import Info, Unit
-from mcloop.errors import InputError
-from mcloop.models.hosted import Diverged
+from mcloop.errors import Diverged, InputError, OwnCodeError
 from mcloop.progress import Bar, listening
 from mcloop.regimes import check_room
 from mcloop.storage.checkpoints import Keep
+from mcloop.storage.files import show
 from mcloop.storage.identity import describe, describe_loop, numerics
 from mcloop.storage.run_folder import locked
 from mcloop.types import Loop, State
@@ -223,6 +223,9 @@ def _carry_on(plan: Plan, unit: Unit, donor, generations: int, bar, first) -> tu
             failed = t + 1, f"generation {t + 1} could not be fitted: {error}"
             unit.fail(*failed)
             break
+        except OwnCodeError as error:
+            before = f"all before it is kept in {show(unit.folder)}" if t else "nothing was there before it"
+            raise OwnCodeError(f"Generation {t + 1} of {plan.name} could not be made: {error} ({before})") from error
         t += 1
         unit.save(t, state, info, plan.codec)
         plan.tidy(False)

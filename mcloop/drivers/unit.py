@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mcloop.memory.foreign import Foreign, read_held
 from mcloop.memory.shard_files import describe, read_shards
 from mcloop.storage.checkpoints import Checkpoints, Damaged, Keep
 from mcloop.storage.chunks import ChunkStore
@@ -194,8 +195,11 @@ def shards_codec(loop: Loop, start: Callable[[], State], folder: Path) -> Codec:
     blank = loop.model.hosted.blank
 
     def pack(state):
-        pool = [describe(body, state.real) for body in jax.tree.leaves(state.pool)]
-        return dict(_named(state.params)), {"t": int(state.t), "pool": pool}
+        notes = {"t": int(state.t), "pool": [describe(body, state.real) for body in jax.tree.leaves(state.pool)]}
+        if isinstance(state.params, Foreign):
+            held = state.params.held
+            notes |= {"trained": describe(held.trained, state.real), "model": held.note()}
+        return dict(_named(state.params)), notes
 
     def unpack(arrays, notes):
         fresh = start()
@@ -204,6 +208,9 @@ def shards_codec(loop: Loop, start: Callable[[], State], folder: Path) -> Codec:
         if tree.num_leaves != len(pool):
             raise Damaged("its pool has another structure")
         params = jax.tree.unflatten(jax.tree.structure(blank()), [arrays[name] for name, _ in _named(blank())])
+        if isinstance(params, Foreign):
+            trained = read_shards(notes["trained"], folder, fresh.real)
+            params = params._replace(held=read_held(trained, notes["model"], folder, params.held.keep))
         return fresh._replace(t=jnp.int32(notes["t"]), params=params, pool=jax.tree.unflatten(tree, pool))
 
     return Codec(pack, lambda: dict(_named(blank())), unpack)

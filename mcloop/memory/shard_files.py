@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from mcloop.memory.foreign import Foreign
 from mcloop.memory.shards import Shard, Shards
 from mcloop.storage.checkpoints import Damaged
-from mcloop.storage.chunks import npy_header
+from mcloop.storage.chunks import HEADER, npy_header
 from mcloop.storage.files import one_line, save, sha256, size
 from mcloop.types import State
 
@@ -23,21 +24,34 @@ _PIECE = 2**24  # bytes that are copied at once
 def write_shards(state: State, folder: Path) -> State:
     """The same state with every shard of its pool on disk and mapped from there: however old, a pool costs no memory.
 
+    So is what a foreign model was trained on, which is all that is kept of it, and the model itself where it can be saved.
+
     Raises:
         InputError: the disk is full, or the folder cannot be written.
     """
     known = {id(part.values) for part in state.real.parts}
+    written: dict[tuple[int, int], Shard] = {}  # a model is often trained on what is in the pool: that is written once
 
-    def mapped(place: int, body: Shards) -> Shards:
+    def mapped(place: str, body: Shards) -> Shards:
         parts = []
         for i, part in enumerate(body.parts):
             if part.files is None and id(part.values) not in known:
-                part = _write(part, folder, f"generation-{int(state.t):04d}-{place}-{i}")
+                same = id(part.values), id(part.rows)
+                if same not in written:
+                    written[same] = _write(part, folder, f"generation-{int(state.t):04d}-{place}-{i}")
+                part = replace(written[same], weight=part.weight, real=part.real)
             parts.append(part)
         return Shards(tuple(parts))
 
     leaves, tree = jax.tree.flatten(state.pool)
-    return state._replace(pool=jax.tree.unflatten(tree, [mapped(i, body) for i, body in enumerate(leaves)]))
+    pool = jax.tree.unflatten(tree, [mapped(f"{i}", body) for i, body in enumerate(leaves)])
+    params = state.params
+    if isinstance(params, Foreign):
+        held = params.held
+        params = params._replace(
+            held=held.on_disk(mapped("trained", held.trained), folder / f"generation-{int(state.t):04d}-model")
+        )
+    return state._replace(pool=pool, params=params)
 
 
 def describe(body: Shards, real: Shards) -> list[dict[str, Any]]:
@@ -78,7 +92,10 @@ def _write(part: Shard, folder: Path, name: str) -> Shard:
         held = array.dtype.itemsize * len(part) * int(np.prod(array.shape[1:]))
         save(path, _pieces(part, key, digest), f"shard {path.name!r} ({size(held)})", "all generations before it are kept, and")
         files[key] = (path.name, digest.hexdigest())
-    mapped = {key: np.load(folder / file, mmap_mode="r", allow_pickle=False) for key, (file, _) in files.items()}
+    mapped = {
+        key: np.load(folder / file, mmap_mode="r", allow_pickle=False, max_header_size=HEADER)
+        for key, (file, _) in files.items()
+    }
     return replace(part, values=mapped, rows=None, files=files)
 
 
@@ -104,6 +121,10 @@ def _read(path: Path, expected: str) -> np.ndarray:
     if found != expected:
         raise Damaged(f"its shard {path.name!r} was changed or cut short")
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return _mapped(path)
     except (OSError, ValueError) as error:
         raise Damaged(f"its shard {path.name!r} cannot be read ({one_line(error)})") from error
+
+
+def _mapped(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=HEADER)

@@ -64,12 +64,17 @@ class Shards:
         which = np.searchsorted(ends, index, side="right")
         if len(self.parts) == 1:
             return self.parts[0].take(index)
-        points: dict[str, np.ndarray] = {}
+        found = []
         for place in np.unique(which):
-            here = np.flatnonzero(which == place)
-            part = self.parts[place]
-            for name, x in part.take(index[here] - (ends[place] - len(part))).items():
-                points.setdefault(name, np.empty((len(index), *x.shape[1:]), x.dtype))[here] = x
+            here, part = np.flatnonzero(which == place), self.parts[place]
+            found.append((here, part.take(index[here] - (ends[place] - len(part)))))
+        points: dict[str, np.ndarray] = {}
+        for name in found[0][1] if found else ():
+            # text is as wide as the widest of a shard, and a number that was whole may have fractions in another
+            dtype = np.result_type(*(taken[name].dtype for _, taken in found))
+            points[name] = np.empty((len(index), *found[0][1][name].shape[1:]), dtype)
+            for here, taken in found:
+                points[name][here] = taken[name]
         return points
 
     def weights(self) -> np.ndarray:

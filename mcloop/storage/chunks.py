@@ -89,6 +89,9 @@ class ChunkStore:
         return self.folder / f"{name}.npz"
 
 
+HEADER = 2**16  # letters that the header of an `.npy` may have: NumPy's own limit is soon reached by a table's columns
+
+
 def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     """How an `.npy` begins, for arrays that are written piece by piece."""
     header = io.BytesIO()
@@ -103,7 +106,8 @@ def _pack(owner: str, name: str, arrays: dict[str, np.ndarray]) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         for key, value in arrays.items():
             array = np.asarray(value)
-            if array.dtype.kind not in "biufcmMSU":  # objects need pickle; bfloat16 would come back as raw bytes
+            record = array.dtype.names is not None and not array.dtype.hasobject
+            if array.dtype.kind not in "biufcmMSU" and not record:  # objects need pickle; bfloat16 would come back as raw bytes
                 raise InputError(f"Array {key!r} of chunk {name!r} has dtype {array.dtype}; numbers or text are allowed.")
             with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -124,6 +128,8 @@ def _unpack(name: str, payload: bytes) -> dict[str, np.ndarray]:
         raise ValueError("its checksum differs, or it is another's")
     with zipfile.ZipFile(io.BytesIO(payload)) as archive:
         return {
-            entry.filename.removesuffix(".npy"): np.lib.format.read_array(archive.open(entry), allow_pickle=False)
+            entry.filename.removesuffix(".npy"): np.lib.format.read_array(
+                archive.open(entry), allow_pickle=False, max_header_size=HEADER
+            )
             for entry in archive.infolist()
         }

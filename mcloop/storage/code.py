@@ -1,4 +1,4 @@
-"""What a function's code says, whatever file and line it stands in: its instructions, and the names that it reads."""
+"""What a function says by its code, and a table by its values: whatever file, line or cache it stands in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import types
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Instructions(NamedTuple):
@@ -52,3 +54,16 @@ def is_library(module: str | None) -> bool:
         return root != "__main__"
     file = getattr(sys.modules.get(root), "__file__", None)
     return file is not None and bool({"site-packages", "dist-packages"} & set(Path(file).parts))
+
+
+def of_pandas(value: Any) -> dict[str, Any]:
+    """What is in a thing of pandas, without what pandas has cached of it: a table, a column, an index, or a dtype."""
+    found: dict[str, Any] = {"kind": type(value).__name__}
+    if not hasattr(value, "to_numpy"):
+        return found | {"is": str(value)}
+    from pandas.util import hash_pandas_object
+
+    names = value.columns if hasattr(value, "columns") else [getattr(value, "name", None)]
+    kinds = value.dtypes if hasattr(value, "columns") else [value.dtype]
+    hashes = np.asarray(hash_pandas_object(value))  # pyright: ignore[reportCallIssue]
+    return found | {"names": [str(name) for name in names], "dtypes": [str(kind) for kind in kinds], "hashes": hashes}

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from mcloop.storage.code import instructions, is_library, spelling
+from mcloop.storage.code import instructions, is_library, of_pandas, spelling
 
 _LONG = 32  # entries beyond which a digest stands for a list or a dict
 _WORDS = 300  # letters beyond which one stands for a text
@@ -123,6 +123,8 @@ class _Walk:
         ):
             if isinstance(value, kinds):
                 return how(value)
+        if type(value).__module__.partition(".")[0] == "pandas":
+            return self._named(of_pandas(value))
         if isinstance(value, tuple) and (fields := getattr(value, "_fields", None)) is not None:
             return {"kind": type(value).__name__, **{k: self.of(v) for k, v in zip(fields, value, strict=True)}}
         if isinstance(value, Mapping):

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mcloop.storage.chunks import ChunkStore, npy_header
+from mcloop.storage.chunks import HEADER, ChunkStore, npy_header
 from mcloop.storage.files import save
 
 _IN_MEMORY = 2**26  # bytes up to which a finished draw is held in memory and not mapped from a file
@@ -62,14 +62,18 @@ class PartialDraw:
         # another draw may still be mapped from a file of that name: its pages live on until it is let go
         paths = {name: self._folder / f"whole.{name}.npy" for name in first}
         for name, path in paths.items():
-            save(path, self._pieces(name, parts, first[name]))
-        return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+            save(path, self._pieces(name, parts, len(first[name]), first[name].shape[1:], self._dtype(name, parts)))
+        return {name: np.load(path, mmap_mode="r", max_header_size=HEADER) for name, path in paths.items()}
 
-    def _pieces(self, name: str, parts: int, first: np.ndarray) -> Iterator[bytes]:
+    def _dtype(self, name: str, parts: int) -> np.dtype:
+        """What holds the values of every part: text is as wide as the widest."""
+        return np.result_type(*(self._get(i)[name].dtype for i in range(parts)))
+
+    def _pieces(self, name: str, parts: int, points: int, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[bytes]:
         """The parts of one array as the bytes of an `.npy`: a full disk is then an error, where a mapped page is a crash."""
-        yield npy_header(first.dtype, (parts * len(first), *first.shape[1:]))
+        yield npy_header(dtype, (parts * points, *shape))
         for i in range(parts):
-            yield np.ascontiguousarray(self._get(i)[name]).tobytes()
+            yield np.ascontiguousarray(self._get(i)[name], dtype).tobytes()
 
     def _get(self, part: int) -> Values:
         if self._store is None:
