@@ -44,6 +44,14 @@ def show(name: Positional[str]) -> None:
 
 
 @app.command
+def init(folder: Positional[Path]) -> None:
+    """Write a loop of your own into a folder, to begin from: data, generator, measure and corrector, to be edited."""
+    from mcloop.experiment.shown import begin_in
+
+    print(begin_in(folder))
+
+
+@app.command
 def copy(name: Positional[str], to: Positional[Path]) -> None:
     """Copy an experiment's config, to change it and run the copy.
 
@@ -65,7 +73,12 @@ def run(
     generations: int | None = None,
     seed: int = 0,
     set_: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="AXIS=V1,V2")] = (),
+    share: UseAppendAction[tuple[str, ...]] = (),
     data: Path | None = None,
+    synthesizer: str | None = None,
+    target: str | None = None,
+    ignore: UseAppendAction[tuple[str, ...]] = (),
+    columns: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KIND=NAME,NAME")] = (),
     data_dir: Path | None = None,
     resume: bool = True,
     keep_last: int | None = None,
@@ -84,8 +97,13 @@ def run(
         generations: fits; generation 1 is the fit on real data.
         seed: root of all randomness.
         set_: replace an axis of the grid, such as --set lam=0.5,1,2; may be repeated.
+        share: the synthetic share of a training set, such as 40%, in place of --set lam (40% is lam = 2/3); may be repeated.
         data: the user's own table (CSV, Parquet or NPY) or text (a file or a folder), for experiments that take one; - is
             standard input.
+        synthesizer: what makes a generator, for beyond/own_synthesizer: package.module:factory or file.py:factory.
+        target: a table's column to predict.
+        ignore: a column to leave out; may be repeated.
+        columns: what columns hold, where that is not to be found out, such as category=zip,code; may be repeated.
         data_dir: where data sets are looked for (in place of the environment variable MCLOOP_DATA).
         resume: go on from what the folder holds; --no-resume moves the old run aside and starts again.
         keep_last: of neural loops, keep the checkpoints of the last so many generations; default all.
@@ -95,17 +113,17 @@ def run(
         quiet: no progress bar, and only the folder's name at the end.
     """
     from mcloop.data.given import given
-    from mcloop.experiment import config as ex
+    from mcloop.experiment import asked, config
 
     if data_dir is not None:
         if not os.path.exists(data_dir):
             raise InputError(f"--data-dir must be a folder that exists, not {str(data_dir)!r}.")
         os.environ["MCLOOP_DATA"] = str(data_dir)
-    known = ex.find(name)
-    overrides = dict(_axis(text) for text in set_)
-    declared = ex.load(known)
+    known = config.find(name)
+    overrides = asked.overrides(set_, share, synthesizer=synthesizer, target=target, ignore=ignore, columns=columns)
+    declared = config.load(known)
     where = None if data is None else given(data)
-    settings = ex.settle(known, declared, size, seeds, generations, overrides, seed, where)
+    settings = config.settle(known, declared, size, seeds, generations, overrides, seed, where)
     folder = out or Path("runs") / f"{known.name.replace('/', '-')}-{size}"
     from mcloop.experiment.pipeline import estimated, run_into, set_aside
     from mcloop.storage.checkpoints import Keep
@@ -172,6 +190,7 @@ def plan(
     tolerance: float,
     n: int = 1000,
     lam: float | None = None,
+    share: str | None = None,
     phi: float | None = None,
     psi: float | None = None,
     spread: float | None = None,
@@ -189,6 +208,7 @@ def plan(
         tolerance: tolerated squared error relative to a model of the real data only, >= 1; such as 1.2.
         n: real points.
         lam: the synthetic : real ratio that you have in mind.
+        share: the synthetic share that you have in mind, such as 40%, in place of lam = share / (1 - share).
         phi: chance that a verifier keeps a right label.
         psi: chance that it keeps a wrong one.
         spread: factor by which the sampler multiplies the standard deviation.
@@ -199,11 +219,11 @@ def plan(
         measure: the run's error to compare; default its headline.
         json: write the plan here for machines.
     """
+    from mcloop.experiment.asked import ratio
     from mcloop.planner import plan
 
-    asked: dict[str, Any] = {"lam": lam, "phi": phi, "psi": psi, "spread": spread, "rare": rare, "lost": lost, "m": m}
-    asked["generations"] = generations
-    plan.tell(tolerance, n, asked, folder, measure, json)
+    asked: dict[str, Any] = {"lam": ratio(lam, share), "phi": phi, "psi": psi, "spread": spread, "rare": rare, "lost": lost}
+    plan.tell(tolerance, n, {**asked, "generations": generations, "m": m}, folder, measure, json)
 
 
 @app.command
@@ -223,13 +243,14 @@ def translate(
         to: show only this paper's symbols.
         generations: how many effective synthetic : real ratios to show.
     """
+    from mcloop.experiment import asked
     from mcloop.planner import dictionary
 
     if paper is None:
         if set_ or to is not None:
             raise InputError("--paper must be given with --set and --to; `mcloop translate` alone shows the papers.")
         return dictionary.show_papers()
-    given = dict(_one(text) for text in set_)
+    given = dict(asked.one(text) for text in set_)
     target = None if to is None else dictionary.find_paper(to)
     dictionary.show(dictionary.translate(paper, given, n, generations), target)
 
@@ -255,30 +276,10 @@ def certify(
         seed: root of all randomness.
         data: as for `mcloop run`; of a folder, where its data are now, should they have moved.
     """
+    from mcloop.experiment.asked import axis
     from mcloop.experiment.certify import of_name_or_folder, show
 
-    show(of_name_or_folder(target, size, dict(_axis(text) for text in set_), damping, generations, seed, data))
-
-
-def _one(text: str) -> tuple[str, float | int | str]:
-    """("lam", 0.5) from "lam=0.5"."""
-    name, value = _axis(text)
-    if "," in value:
-        raise InputError(f"--set must give one value to a symbol, such as lam=0.5, not {text!r}.")
-    for kind in (int, float):
-        try:
-            return name, kind(value)
-        except ValueError:
-            continue
-    return name, value
-
-
-def _axis(text: str) -> tuple[str, str]:
-    """("lam", "0.5,1") from "lam=0.5,1"; what the values are depends on the axis."""
-    name, equals, values = text.partition("=")
-    if not equals or not name.strip() or not values.replace(",", "").strip():
-        raise InputError(f"--set must look like lam=0.5,1,2, not {text!r}.")
-    return name.strip(), values.strip()
+    show(of_name_or_folder(target, size, dict(axis(text) for text in set_), damping, generations, seed, data))
 
 
 def main(args: list[str] | None = None) -> None:

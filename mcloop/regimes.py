@@ -78,6 +78,25 @@ def accumulate_subsample(size: Schedule = _all) -> Regime:
     return Regime("accumulate_subsample", lambda n, t: Draw(size(n, t)), view, _growing, _grow)
 
 
+def lam_of(share: float | str) -> float:
+    """The synthetic : real ratio of a training set of which this share is synthetic: lam = share / (1 - share).
+
+    Args:
+        share: a number in [0, 1], or a percentage such as "40%"; all of it is lam = inf.
+
+    Raises:
+        InputError: it is neither.
+    """
+    text = str(share).strip()
+    try:
+        given = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        given = -1.0
+    if not 0 <= given <= 1:
+        raise InputError(f"share must be a number from 0 to 1, or a percentage such as 40%, not {share!r}.")
+    return float("inf") if given == 1 else given / (1 - given)
+
+
 def augment(lam) -> Regime:
     """The same real data and floor(lam n) new synthetic points every generation (Bertrand et al., Gillman et al.).
 

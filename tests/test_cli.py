@@ -14,9 +14,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcloop.cli import _axis, main
+from mcloop.cli import main
 from mcloop.errors import InputError
 from mcloop.experiment import config as ex
+from mcloop.experiment.asked import axis
 
 QUICK = ["--size", "tiny", "--seeds", "3", "--generations", "3", "--quiet"]
 
@@ -114,10 +115,10 @@ def test_a_users_own_config_file_runs(tmp_path, capsys, monkeypatch):
 def test_set_never_fails_in_any_other_way(text):
     name, equals, rest = text.partition("=")
     if name.strip() and equals and rest.replace(",", "").strip():
-        assert _axis(text)[0] == name.strip()
+        assert axis(text)[0] == name.strip()
     else:
         with pytest.raises(InputError, match="--set must look like"):
-            _axis(text)
+            axis(text)
 
 
 @settings(max_examples=40)

@@ -72,6 +72,7 @@ class Experiment(NamedTuple):
         worse: how the headline gets worse: "down" (a variance), "up" (an error), "log" (a log-variance falls), or ""
             where `notes` says all that there is to say.
         neural: whether its loops are networks, which `train` runs with a checkpoint for every generation; otherwise `sweep`.
+        quick: whether its models are no networks and learn at every size, `neural` as they are run: size tiny can be read.
         annotate: (dataset, the value of every argument of `make`, and `table` where there is one) -> dataset, with what figures
             and report need beyond the measures (the real data's picture, a floor, a sentence on the evaluation).
         certify: what it names of `make`'s arguments -> the cell's certificate, where `make` gives loops of which none can be
@@ -94,6 +95,7 @@ class Experiment(NamedTuple):
     load: Callable[[Path | None], Any] | None = None
     worse: str = "down"
     neural: bool = False
+    quick: bool = False
     annotate: Callable[[Any, Mapping[str, Any]], Any] | None = None
     block: tuple[int, int] | None = None
     static: tuple[str, ...] = ()

@@ -68,11 +68,16 @@ def unlearned(ds, experiment: Experiment, settings: Settings) -> str:
         # both are distances or cross-entropies, which training lowers
         if not first < 0.95 * float(blank):
             return f"at generation 1 {name} is {first:.4g}, and that of a model that was never trained is {float(blank):.4g}"
-    if settings.size == "tiny":
+    if settings.size == "tiny" and not experiment.quick:
         return "this size shows that everything runs; its networks learn next to nothing"
     judged = gate.judge(ds, experiment)
     low = judged and all(verdict.level == gate.UNDERFITTED for verdict in judged)
-    return "its networks were not trained long enough, or not well enough, to be read" if low else ""
+    why = (
+        "its models are not good enough"
+        if experiment.quick
+        else "its networks were not trained long enough, or not well enough,"
+    )
+    return f"{why} to be read" if low else ""
 
 
 def sound(ds, experiment: Experiment, settings: Settings) -> tuple[Any, Experiment]:

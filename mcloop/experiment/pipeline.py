@@ -84,7 +84,8 @@ def estimated(known: Caption, experiment: Experiment, settings: Settings, folder
 
         make = prepared(experiment, settings, table)
         found = estimate(make, settings.grid, settings.seeds, settings.generations, settings.seed)
-    untimed = "Its generations are compiled whole, so no step of theirs could be timed; what is told above is as declared"
+    of = "Its generators are not mcloop's" if experiment.quick else "Its generations are compiled whole"
+    untimed = f"{of}, so no step of theirs could be timed; what is told above is as declared"
     return "\n".join([*lines, f"{found.words if found else untimed}. Nothing was run."])
 
 

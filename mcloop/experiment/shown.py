@@ -125,6 +125,24 @@ def _data(experiment: Experiment) -> str:
     return " ".join(said.split()).rstrip(".") or "a file"
 
 
+def begin_in(folder: Path) -> str:
+    """Write a config of a user's own that runs as it is; one line on how to run it.
+
+    Raises:
+        InputError: it is there already, or the folder cannot be written.
+    """
+    to = folder / "my_loop.py"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(to, "xb") as file:
+            file.write(Path(__file__).with_name("starter.py").read_bytes())
+    except FileExistsError as error:
+        raise InputError(f"{str(to)!r} is there already, and is not overwritten: choose another folder.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(to)!r} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+    return f"Wrote {to}, which runs as it is: mcloop run {to}. Put your data, generator, measure and corrector into it."
+
+
 def copy_to(name: str, to: Path) -> str:
     """Copy a config to a new file; one line on how to run it.
 
