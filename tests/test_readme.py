@@ -9,7 +9,9 @@ import mcloop
 from mcloop.correctors import curation
 from mcloop.experiment.config import captions
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "configs/README.md", "benchmarks/README.md")
+README, PARTS = ((ROOT / page).read_text(encoding="utf-8") for page in PAGES[:2])
 
 # what the snippets must do beyond not failing: the user's own parts run under both drivers
 AFTER = """
@@ -34,7 +36,7 @@ print("all ran")
 
 def test_snippets_run_from_a_file_outside_the_package(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     script = tmp_path / "snippets.py"
     script.write_text("\n".join(blocks) + AFTER)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -49,7 +51,7 @@ def test_custom_parts_take_about_twenty_lines():
 
 
 def test_the_experiments_of_the_readme_are_those_that_exist():
-    listed = re.findall(r"^\| `([a-z0-9_/]+)` \| ", README, re.MULTILINE)
+    listed = re.findall(r"^\| `([a-z0-9_/]+)` \| ", PARTS, re.MULTILINE)
     names = {c.name for c in captions()}
     parts = {"regimes", "correctors", "curation", "exact", "external", "models", "metrics"}
     assert set(listed) - parts == names
@@ -58,12 +60,28 @@ def test_the_experiments_of_the_readme_are_those_that_exist():
 def test_every_name_in_the_parts_table_exists():
     rows = {"regimes": mcloop.regimes, "correctors": mcloop.correctors, "curation": curation, "exact": mcloop.exact}
     for row, module in rows.items():
-        line = re.search(rf"^\| `{row}` \| (.*) \|$", README, re.MULTILINE)
+        line = re.search(rf"^\| `{row}` \| (.*) \|$", PARTS, re.MULTILINE)
         assert line is not None
         for name in re.findall(r"`([a-z_]+)(?:\([^`]*\))?`", line.group(1)):
             assert hasattr(module, name), name
 
 
-def test_pictures_are_there():
-    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (Path(__file__).parent.parent / path).is_file(), path
+def test_what_the_pages_lead_to_is_there():
+    """Pictures, other pages, and their headings."""
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for path in re.findall(r"\]\(([^)]+)\)", text):
+            if path.startswith("http"):
+                continue
+            file, _, heading = path.partition("#")
+            there = (ROOT / page).parent / file if file else ROOT / page
+            assert there.is_file(), f"{page}: {path}"
+            if heading:
+                headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+                assert heading in {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in headings}, f"{page}: {path}"
+
+
+def test_every_figure_is_shown():
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
+    shown = {path.rsplit("/", 1)[-1] for text in texts for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)}
+    assert {path.name for path in (ROOT / "benchmarks" / "figures").glob("*.png")} == shown
