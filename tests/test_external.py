@@ -354,6 +354,15 @@ def test_an_object_that_is_kept_goes_on_from_where_it_was(tmp_path):
         go(tmp_path / "lost", Cut)
 
 
+def test_a_save_that_fails_is_told_with_its_generation(tmp_path):
+    def full(model, folder):
+        raise OSError("no space")
+
+    model = mcloop.external(Drifting, X, seen, warm=True, save=full, load=load)
+    with pytest.raises(OwnCodeError, match=r"Generation 1 of .*save failed at test_external\.py.*no space"):
+        train(partial(arms, model), {"lam": [1.0]}, 1, 2, folder=tmp_path)
+
+
 def test_a_saved_model_that_was_changed_is_not_believed(tmp_path):
     def go():
         model = mcloop.external(Drifting, X, seen, warm=True, save=save, load=load)
@@ -572,6 +581,8 @@ class Mute:
         ((Gauss, None), "real must be a DataFrame, an array of numbers (n, ...), (X, y) or a list of strings, not nothing"),
         ((Gauss, X[:1]), "real must have at least two rows, not 1"),
         ((Gauss, []), "real must have at least two points, not 0"),
+        ((Gauss, X * np.array([1, np.inf])), "real must be finite, and is infinite at 60 places"),
+        ((Gauss, pd.DataFrame({"a": [1.0, np.inf]})), "Column 'a' of real is infinite at 1 of 2 rows"),
         ((Gauss, pd.DataFrame()), "real must have at least one column"),
         ((Gauss, pd.DataFrame({"a": [[1], [2]]})), "Column 'a' of real holds list"),
         ((Gauss, pd.DataFrame({"a": [None, None]})), "Column 'a' of real is empty"),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mcloop.errors import own
 from mcloop.memory.shards import Shards
 from mcloop.storage.checkpoints import Damaged
 from mcloop.storage.files import sha256
@@ -61,7 +62,8 @@ class Held:
             return Held(trained, self.model, self.keep, self.saved, self.anew)
         shutil.rmtree(folder, ignore_errors=True)  # of a process that died while it saved
         folder.mkdir(parents=True)
-        self.keep(self.model, folder)
+        keep, model = self.keep, self.model
+        own(lambda: keep(model, folder), "save")
         return Held(trained, self.model, self.keep, Saved(folder, _sums(folder)), self.anew)
 
     def note(self) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def _decode_texts(values: Values) -> list[str]:
 
 def _array(real: Any) -> Form:
     found = _numbers(real, "real")
+    if found.dtype.kind in "fc" and np.isinf(found).any():
+        raise InputError(f"real must be finite, and is infinite at {int(np.isinf(found).sum()):,} places.")
     shape, gaps, whole = found.shape[1:], _missing(found).any(), found.dtype.kind in "iub"
 
     def encode(points: Any, whose: str) -> Values:

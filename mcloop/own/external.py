@@ -14,7 +14,7 @@ import numpy as np
 
 from mcloop import progress, random
 from mcloop.checks import whole
-from mcloop.errors import InputError, OwnCodeError, own
+from mcloop.errors import Diverged, InputError, OwnCodeError, own
 from mcloop.memory.foreign import Foreign, Held
 from mcloop.memory.forms import Form, called
 from mcloop.memory.points import form_of
@@ -79,11 +79,7 @@ def external(
     """
     if (save is None) != (load is None):
         raise InputError(f"save and load must be given both or neither, and only {'load' if save is None else 'save'} was.")
-    form = form_of(real)
-    values = form.encode(real, "real")
-    n = len(next(iter(values.values())))
-    if n < 2:
-        raise InputError(f"real must have at least two {form.unit}s, not {n}.")
+    form, values, n = _read(real)
     samples = min(n, _LOOK) if samples is None else whole("samples", samples, 1, 10**9)
     ways = duck(make, fit, sample, form.discrete)
     name, data = ways.name if name is None else name, shards(values, real=True)
@@ -114,6 +110,19 @@ def external(
         estimator=f"{name}, {how} in every generation, {n:,} real {form.unit}s{again}",
         hosted=_hosted(own_kind, samples),
     )
+
+
+def _read(real: Any) -> tuple[Form, dict[str, np.ndarray], int]:
+    """Real points: their form, as shards keep them, and how many they are."""
+    form = form_of(real)
+    try:
+        values = form.encode(real, "real")
+    except Diverged as error:  # what a generator may come to is what nobody's data may be
+        raise InputError(f"{error}.") from error
+    n = len(next(iter(values.values())))
+    if n < 2:
+        raise InputError(f"real must have at least two {form.unit}s, not {n}.")
+    return form, values, n
 
 
 def _hosted(kind: _Kind, samples: int) -> Hosted:
