@@ -34,6 +34,7 @@ SLOW = {
         "test_same_command_again_reuses_and_other_settings_are_refused",
         "test_warns_where_the_law_has_no_mean",
     ),
+    "test_command.py": ("test_a_run_that_was_cut_goes_on_to_the_bit",),
     "test_configs.py": (
         "test_every_config_runs_at_toy_size",
         "test_theory_is_checked_in_the_report",
