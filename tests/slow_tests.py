@@ -243,6 +243,14 @@ SLOW = {
         "test_a_lam_that_is_no_whole_number_of_copies_runs_and_says_so",
         "test_a_part_of_the_rows_leaves_about_the_error_of_so_many_points",
     ),
+    "test_recipes.py": (
+        "test_a_language_model_of_transformers",
+        "test_a_pipeline_of_diffusers",
+        "test_a_program_by_parquet",
+        "test_densities_of_scikit_learn",
+        "test_sdv_itself",
+        "test_what_the_recipe_asks_of_sdv",
+    ),
     "test_regimes.py": (
         "test_a_subsample_has_the_budget_and_no_point_twice",
         "test_every_generation_trains_on_what_its_regime_says",
