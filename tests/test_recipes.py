@@ -3,6 +3,7 @@
 import shutil
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -39,7 +40,9 @@ def goes_on(name, tmp_path, capsys, *more):
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     cut(tmp_path / "cut")
     capsys.readouterr()
-    again = go(name, tmp_path / "cut", *more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # which the command line prints
+        again = go(name, tmp_path / "cut", *more)
     assert "is damaged: the loop goes on from generation 2" in capsys.readouterr().err
     for measure in (m for m in measures if m in whole):
         assert np.array_equal(again[measure], whole[measure]), measure

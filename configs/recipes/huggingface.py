@@ -152,7 +152,7 @@ def measure(things):
     return scores
 
 
-def make(arm, count=1000, things=100, layers=2, width=64, heads=4, steps=1000, batch=32, rate=5e-3):
+def make(arm, count=1000, things=100, layers=2, width=64, heads=4, steps=600, batch=32, rate=5e-3):
     """One loop.
 
     Args:
@@ -175,7 +175,7 @@ experiment = Experiment(
     grid={"arm": list(ARMS)},
     sizes={
         "tiny": Size(2, 3, options={"count": 60, "things": 20, "layers": 1, "width": 16, "heads": 2, "steps": 3}),
-        "small": Size(2, 6),
+        "small": Size(2, 5),
         "paper": Size(8, 10, options={"count": 5000, "things": 400, "layers": 4, "width": 128, "steps": 4000}),
     },
     measure=("ungrammatical", "things_lost", "words_lost", "distinct_2"),

@@ -8,7 +8,6 @@ Minutes: tiny 1, small 3, paper 30
 Expected: EXPECTED
 """
 
-import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -26,7 +25,7 @@ ARMS = {"replace": regimes.replace(), "accumulate": regimes.accumulate(), "augme
 def digits(count, dims):
     """The first `count` digits along their first principal components, each of which has variance one."""
     images = load_digits().data
-    return PCA(int(dims), whiten=True, random_state=0).fit_transform(images)[: int(count)].astype(np.float32)
+    return PCA(int(dims), whiten=True, random_state=0).fit_transform(images)[: int(count)]
 
 
 @once
@@ -61,7 +60,7 @@ experiment = Experiment(
     grid={"generator": ["mixture", "kernel density"], "arm": list(ARMS)},
     sizes={
         "tiny": Size(2, 3, options={"count": 100, "components": 2}),
-        "small": Size(4, 10),
+        "small": Size(2, 8),
         "paper": Size(20, 30, {"components": [10, 50]}),
     },
     measure=("frechet", "variance_kept", "narrowest", "precision", "recall"),

@@ -97,7 +97,7 @@ def annotate(ds, options):
 experiment = Experiment(
     make=make,
     grid={"arm": list(ARMS)},
-    sizes={"tiny": Size(2, 3), "small": Size(4, 8), "paper": Size(20, 20)},
+    sizes={"tiny": Size(2, 3), "small": Size(2, 8), "paper": Size(20, 20)},
     measure=("association_error", "ks_mean", "tv_mean", "range_kept", "categories_kept"),
     load=load,
     annotate=annotate,
