@@ -59,10 +59,7 @@ def refuses(capsys, tmp_path, name, *more):
 
 
 def test_densities_of_scikit_learn(tmp_path, capsys):
-    ds = goes_on("sklearn_density", tmp_path, capsys)
-    # a bandwidth of .2 adds .04 to a variance in every draw
-    kept = ds.variance_kept.sel(generator="kernel density", arm="replace").squeeze()
-    assert kept[2] > kept[0]
+    goes_on("sklearn_density", tmp_path, capsys)
 
 
 def test_a_language_model_of_transformers(tmp_path, capsys):

@@ -95,7 +95,7 @@ def measure(real, drawn):
     return array_metrics(*(seen.transform(x.reshape(len(x), -1)) for x in (real, drawn)))
 
 
-def make(arm, count=600, channels=16, steps=1000, batch=64, rate=4e-3, denoising=50):
+def make(arm, count=600, channels=16, steps=500, batch=64, rate=4e-3, denoising=50):
     """One loop.
 
     Args:
@@ -117,12 +117,12 @@ experiment = Experiment(
     grid={"arm": list(ARMS)},
     sizes={
         "tiny": Size(2, 3, options={"count": 40, "channels": 8, "steps": 3, "denoising": 3}),
-        "small": Size(2, 5),
+        "small": Size(2, 4),
         "paper": Size(5, 10, options={"count": 1797, "channels": 64, "steps": 20_000, "denoising": 250}),
     },
     measure=("frechet", "precision", "recall", "variance_kept", "narrowest"),
     annotate=annotate,
     worse="up",
     neural=True,
-    gate={"frechet": Accept(0.5, 2.0)},
+    gate={"frechet": Accept(0.5, 1.0)},
 )
