@@ -5,7 +5,8 @@ Claim: Trained on its own digits alone, a diffusion model moves away from the re
     real digits are kept, it stays.
 Command: mcloop run recipes/diffusers_pipeline
 Minutes: tiny 1, small 30, paper 600
-Expected: EXPECTED
+Expected: of 600 digits, after 500 steps of training, a squared Frechet distance of .70 along 16 components (real digits drawn
+    again: .12), which is usable; its loops have been run at size tiny alone, and the minutes are a guess
 """
 
 from functools import cache, partial
@@ -95,7 +96,7 @@ def measure(real, drawn):
     return array_metrics(*(seen.transform(x.reshape(len(x), -1)) for x in (real, drawn)))
 
 
-def make(arm, count=600, channels=16, steps=500, batch=64, rate=4e-3, denoising=50):
+def make(arm, count=600, channels=16, steps=500, batch=64, rate=4e-3, denoising=20):
     """One loop.
 
     Args:

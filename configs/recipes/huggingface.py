@@ -5,7 +5,8 @@ Claim: Trained on its own stories alone, a language model tells of fewer and few
     that the grammar of the real ones could have said; where the real stories are kept, both stay where they were.
 Command: mcloop run recipes/huggingface
 Minutes: tiny 1, small 15, paper 120
-Expected: EXPECTED
+Expected: at size small the first fit is usable: 13 % of its stories are none of the grammar's (1 seed); its loops
+    have not been run to their end, and the minutes are a guess
 """
 
 from functools import cache, partial

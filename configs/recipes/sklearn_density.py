@@ -4,8 +4,9 @@ Paper: beyond the papers; GaussianMixture and KernelDensity of scikit-learn, as 
 Claim: Fitted on its own points alone, a mixture loses variance, first along its narrowest axis, while a kernel density, which
     widens its points by its bandwidth in every draw, gains it; where the real points are kept, both stay near.
 Command: mcloop run recipes/sklearn_density
-Minutes: tiny 1, small 3, paper 30
-Expected: EXPECTED
+Minutes: tiny 1, small 5, paper 60
+Expected: with 2 seeds, after 8 generations of replace the mixture's narrowest axis has kept .70 of its variance (real points
+    drawn again: .90), and the kernel density has 1.35 times the real variance and a precision of .34; both first fits are good
 """
 
 from sklearn.datasets import load_digits
@@ -60,7 +61,7 @@ experiment = Experiment(
     grid={"generator": ["mixture", "kernel density"], "arm": list(ARMS)},
     sizes={
         "tiny": Size(2, 3, options={"count": 100, "components": 2}),
-        "small": Size(2, 8),
+        "small": Size(4, 8),
         "paper": Size(20, 30, {"components": [10, 50]}),
     },
     measure=("frechet", "variance_kept", "narrowest", "precision", "recall"),
