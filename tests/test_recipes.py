@@ -12,6 +12,7 @@ import xarray as xr
 from mcloop.cli import main
 from mcloop.experiment import config as ex
 from mcloop.models.tabular import GaussianCopula
+from mcloop.own.floor import with_floor
 
 SIZE = ("--size", "tiny", "--seeds", "1", "--generations", "3")
 
@@ -174,3 +175,13 @@ def test_the_command_line_knows_them_without_importing(capsys):
     main(["list"])
     assert "recipes/sdv" in capsys.readouterr().out
     assert not {"torch", "transformers", "diffusers", "sdv"} & (set(sys.modules) - before)
+
+
+def test_a_floor_is_what_real_points_score():
+    """Of n points drawn again the variance is 1 - 1/n of theirs."""
+    n = 10
+    ds = xr.Dataset({"spread": ("generation", [2.0])})
+    found = with_floor(ds, np.random.default_rng(1).normal(size=(n, 1)), lambda a, b: {"spread": b.var() / a.var()}, draws=3000)
+    floor, spread = found.spread.attrs["floor"], found.spread.attrs["floor_spread"]
+    assert abs(floor - (1 - 1 / n)) < 4 * spread / 3000**0.5 < 0.1
+    assert "10 rows" in found.attrs["evaluation"] and not ds.spread.attrs
