@@ -2,11 +2,11 @@
 
 Paper: beyond the papers; whatever draws rows, in any language
 Claim: The program that stands here draws rows again and blurs their numbers, keeping their variance: fitted on its own rows
-    alone it loses what ties the columns together, and rare categories as a resampled vocabulary does.
+    alone it loses what ties the columns together; where the real rows are kept among them, it loses a bounded part.
 Command: mcloop run recipes/subprocess_parquet --data FILE --set "command=Rscript mine.R {train} {out} {n} {seed}"
 Minutes: tiny 1, small 5, paper 60
-Expected: on scikit-learn's wines the first fit is good: association_error .051, 1.13 times that of real rows drawn again; the
-    loops of size small have not been run to their end
+Expected: on scikit-learn's wines with 2 seeds, association_error from .051 (real rows drawn again: .045) to .145 (replace), .074
+    (accumulate) and .068 (augment) in 8 generations; three growers are too common to be lost
 """
 
 import sys
