@@ -5,8 +5,8 @@ Claim: The program that stands here draws rows again and blurs their numbers, ke
     alone it loses what ties the columns together; where the real rows are kept among them, it loses a bounded part.
 Command: mcloop run recipes/subprocess_parquet --data FILE --set "command=Rscript mine.R {train} {out} {n} {seed}"
 Minutes: tiny 1, small 5, paper 60
-Expected: on scikit-learn's wines with 2 seeds, association_error from .051 (real rows drawn again: .045) to .145 (replace), .074
-    (accumulate) and .068 (augment) in 8 generations; three growers are too common to be lost
+Expected: on scikit-learn's wines with 2 seeds, association_error from .051 (real rows drawn again: .045) to .145 (replace),
+    .074 (accumulate) and .068 (augment) in 8 generations; three growers are too common to be lost
 """
 
 import sys
