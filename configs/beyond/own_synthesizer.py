@@ -22,6 +22,7 @@ from mcloop.metrics.tables import table_metrics
 from mcloop.models.tabular import ClassMixture, GaussianCopula
 from mcloop.own.external import external
 from mcloop.own.factory import factory
+from mcloop.own.floor import with_floor
 
 BUILT_IN = {"copula": GaussianCopula, "classes": ClassMixture}
 REGIMES = {
@@ -30,7 +31,6 @@ REGIMES = {
     "augment": lambda lam: regimes.augment(lam),
 }
 TEST_SHARE = 0.2
-LOOKED_AT = 20_000  # rows at most by which a generation is judged
 
 
 class Given(NamedTuple):
@@ -89,7 +89,7 @@ def wines(asked) -> MixedTable:
 def model(synthesizer, path, columns, ignore, target):
     table = rows(path, columns, ignore, target)
     made = BUILT_IN.get(synthesizer) or factory(synthesizer)
-    return external(made, table.train, measure(table), samples=min(len(table.train), LOOKED_AT))
+    return external(made, table.train, measure(table))
 
 
 def measure(table: Rows):
@@ -118,16 +118,7 @@ def make(regime, lam, table, synthesizer="copula", columns="", ignore="", target
 def annotate(ds, options):
     """What real rows themselves score, and what the columns are."""
     table = rows(options["table"].path, options["columns"], options["ignore"], options["target"])
-    judge, many = measure(table), min(len(table.train), LOOKED_AT)
-    draws = [judge(table.train, table.train.sample(many, replace=True, random_state=i)) for i in range(5)]
-    for name in draws[0]:
-        if name in ds:
-            values = [found[name] for found in draws]
-            ds[name].attrs |= {"floor": float(np.mean(values)), "floor_spread": float(np.std(values, ddof=1))}
-    ds.attrs["evaluation"] = (
-        f"Every generation is judged by {many:,} rows that it draws, against the real ones; the dotted line is what as many "
-        "real rows score, drawn again with replacement, the mean of 5 draws."
-    )
+    ds = with_floor(ds, table.train, measure(table))
     ds.attrs["remarks"] = [*table.remarks, *ds.attrs.get("remarks", [])]
     return ds
 

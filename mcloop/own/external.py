@@ -29,7 +29,7 @@ from mcloop.types import Hosted, Model
 
 Measure = Callable[[Any, Any], Any]  # (real points, drawn points) -> a number, or a dict of numbers
 
-_LOOK = 20_000  # points at most that a generation is measured by
+LOOK = 20_000  # points at most that a generation is measured by
 _AT_ONCE = 100_000  # points at most that are asked for in one call
 _fold_in = jax.jit(random.fold_in)
 
@@ -80,7 +80,7 @@ def external(
     if (save is None) != (load is None):
         raise InputError(f"save and load must be given both or neither, and only {'load' if save is None else 'save'} was.")
     form, values, n = _read(real)
-    samples = min(n, _LOOK) if samples is None else whole("samples", samples, 1, 10**9)
+    samples = min(n, LOOK) if samples is None else whole("samples", samples, 1, 10**9)
     ways = duck(make, fit, sample, form.discrete)
     name, data = ways.name if name is None else name, shards(values, real=True)
     own_kind = _Kind(ways, form, save, load, warm, Memo())
