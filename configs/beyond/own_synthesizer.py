@@ -1,4 +1,4 @@
-"""Your own synthesizer on your own table: what its rows are like when it is trained on them, generation by generation
+"""Your own synthesizer: what is lost when it is trained on its own rows
 
 Paper: beyond the three papers, whose generators are their own
 Claim: A synthesizer that is fitted on its own rows alone loses rare categories, the ends of the ranges and what ties the

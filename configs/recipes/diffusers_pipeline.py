@@ -1,4 +1,4 @@
-"""A recipe: a DDPM pipeline of diffusers, trained on its own digits
+"""A DDPM of diffusers: a pipeline, trained on its own digits (a recipe)
 
 Paper: beyond the papers; Ho et al. 2006.11239 by diffusers' DDPMPipeline and UNet2DModel, from a config, without a download
 Claim: Trained on its own digits alone, a diffusion model moves away from the real ones, generation by generation; where the

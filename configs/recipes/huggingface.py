@@ -1,4 +1,4 @@
-"""A recipe: a causal language model of Hugging Face's transformers, which reads its own stories
+"""GPT-2 of transformers: a language model that reads its own stories (a recipe)
 
 Paper: beyond the papers; GPT2LMHeadModel of transformers, from a config and without a download, by a plain loop of torch
 Claim: Trained on its own stories alone, a language model tells of fewer and fewer things, and more of its stories are none

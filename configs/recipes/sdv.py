@@ -1,4 +1,4 @@
-"""A recipe: SDV's Gaussian copula and CTGAN, fitted on their own rows of a mixed table
+"""SDV on its own rows: its Gaussian copula and CTGAN, on a mixed table (a recipe)
 
 Paper: beyond the papers; Patki et al. 2016 (SDV) and Xu et al. 1907.00503 (CTGAN), by the library of the former's authors
 Claim: Fitted on its own rows alone, a synthesizer loses what ties the columns together, generation by generation; where the

@@ -1,4 +1,4 @@
-"""A recipe: scikit-learn's mixture and kernel density, fitted on their own digits
+"""scikit-learn's densities: a mixture and a kernel density, fitted on their own digits (a recipe)
 
 Paper: beyond the papers; GaussianMixture and KernelDensity of scikit-learn, as they are
 Claim: Fitted on its own points alone, a mixture loses variance, first along its narrowest axis, while a kernel density, which

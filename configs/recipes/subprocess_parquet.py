@@ -1,4 +1,4 @@
-"""A recipe: a generator that is another program, which reads and writes Parquet
+"""A program by Parquet: a generator that is another program (a recipe)
 
 Paper: beyond the papers; whatever draws rows, in any language
 Claim: The program that stands here draws rows again and blurs their numbers, keeping their variance: fitted on its own rows
