@@ -5,6 +5,7 @@ scan           one loop, compiled
 sweep          a grid of closed-form loops and seeds, as an xarray.Dataset
 train          the same for networks, with a checkpoint for every generation
 external       a model of a loop from a generator of your own
+Monitor        batches of a loop that runs elsewhere, watched: whether its generator has changed
 plot           a measure of such a Dataset by generation, theory dashed
 certify        the exact rate at which a loop forgets a perturbation
 boundary       where on an axis a loop becomes unstable, by simulation
@@ -43,12 +44,14 @@ if TYPE_CHECKING:
     from mcloop.drivers.train import train
     from mcloop.loop import make_loop
     from mcloop.own.external import external
+    from mcloop.own.monitor import Monitor
     from mcloop.planner.plan import plan
     from mcloop.report.plot import plot
     from mcloop.validation.validate import validate
 
 __all__ = [
     "InputError",
+    "Monitor",
     "boundary",
     "certify",
     "correctors",
@@ -65,6 +68,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "Monitor": "mcloop.own.monitor",
     "boundary": "mcloop.certificates.boundary",
     "certify": "mcloop.certificates.verdict",
     "external": "mcloop.own.external",

@@ -163,7 +163,7 @@ def _look(measure, form: Form, values, sample, samples: int, key, params, truth)
     drawn = sample(key, params, samples)
     with progress.stage("measure", 1):
         found = own(lambda: measure(form.decode(values), form.decode(_all(drawn))), "measure")
-    return _numbers(found, measure)
+    return numbers(found, measure)
 
 
 def _alive(kind: _Kind, params: Foreign) -> Any:
@@ -245,7 +245,7 @@ def _ticket(key, pool: Shards, previous: Any) -> np.ndarray:
     return np.concatenate([np.array([seed], np.uint32), np.frombuffer(found.digest()[:16], np.uint32)])
 
 
-def _numbers(seen: Any, measure: Callable) -> dict[str, np.float32]:
+def numbers(seen: Any, measure: Callable) -> dict[str, np.float32]:
     """What a user's measure says, as numbers by name."""
     name = getattr(measure, "__name__", "measure")
     given = seen if isinstance(seen, Mapping) else {"measure" if name == "<lambda>" else name: seen}
