@@ -37,12 +37,13 @@ class Decided(NamedTuple):
     remark: str = ""
 
 
-def decide(raw: RawTable, asked: Mapping[str, str], ignored: Collection[str] = ()) -> list[Decided]:
+def decide(raw: RawTable, asked: Mapping[str, str], ignored: Collection[str] = (), constant: bool = False) -> list[Decided]:
     """Every column's kind and values, in the table's order.
 
     Args:
         asked: name -> kind, which overrules what would be found.
         ignored: names of columns that are left out unread.
+        constant: whether columns that are asked for are kept where they are constant, or have no values.
 
     Raises:
         InputError: a column cannot be what is asked for, or its numbers are damaged.
@@ -51,7 +52,7 @@ def decide(raw: RawTable, asked: Mapping[str, str], ignored: Collection[str] = (
     read = [as_numbers(one, asked.get(column.name)) for one, column in zip(found, raw.columns, strict=True)]
     told = {next(iter(ways)) for ways in read if len(ways) == 1} | raw.told
     if raw.again and told == {COMMA}:
-        return decide(raw.again(), asked, ignored)
+        return decide(raw.again(), asked, ignored, constant)
     decided = []
     for column, one, ways in zip(raw.columns, found, read, strict=True):
         place, kind = Place(column.name, raw), asked.get(column.name)
@@ -60,8 +61,8 @@ def decide(raw: RawTable, asked: Mapping[str, str], ignored: Collection[str] = (
             continue
         known = one.codes >= 0 if isinstance(one, Words) else ~one.gaps
         if not known.any():
-            decided.append(Decided("", EMPTY))
-        elif _constant(one, known):
+            decided.append(_nothing(kind, len(known)) if constant and kind else Decided("", EMPTY))
+        elif _constant(one, known) and not (constant and kind):
             decided.append(Decided("", CONSTANT))
         elif kind:
             made = of_kind(place, one, ways, told, kind)
@@ -71,6 +72,17 @@ def decide(raw: RawTable, asked: Mapping[str, str], ignored: Collection[str] = (
         else:
             decided.append(_words(place, one, ways, told))
     return decided
+
+
+def _nothing(kind: str, rows: int) -> Decided:
+    """A column of a kind in which nothing is known."""
+    gaps = np.ones(rows, bool)
+    values = {
+        "category": lambda: pd.Categorical.from_codes(np.full(rows, -1), pd.Index([], dtype=object)),
+        "boolean": lambda: pd.arrays.BooleanArray(~gaps, gaps),
+        "date": lambda: np.full(rows, np.datetime64("NaT", "ns")),
+    }
+    return Decided(kind, ASKED, values.get(kind, lambda: np.full(rows, np.nan))(), True)
 
 
 def _found(column: RawColumn, asked: Mapping[str, str]) -> Plain | Words | str:

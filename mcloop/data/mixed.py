@@ -84,6 +84,31 @@ def read_table(
     return _settled(read_raw(path, texts), columns, ignore, target)
 
 
+def read_alike(path: str | os.PathLike[str], like: MixedTable) -> pd.DataFrame:
+    """Reads a file whose columns are those of another table, each as it is there: what a generator has made of that table.
+
+    Columns may be constant here, or have no values, and whole numbers may have become others; those that the other table
+    left out may be there or not.
+
+    Raises:
+        InputError: it cannot be read, lacks a column or has one more, or one is not of the kind that it has there.
+    """
+    asked = {one.name: "number" if one.kind == "integer" else one.kind for one in like.kinds}
+    raw = read_raw(path, {name for name, kind in asked.items() if kind == "category"})
+    names, left = [column.name for column in raw.columns], {name for name, _ in like.dropped}
+    if lacking := [name for name in asked if name not in names]:
+        raise InputError(f"{_the(raw.source)} lacks {_listed(lacking)}, which {like.source} has.")
+    if more := [name for name in names if name not in asked and name not in left]:
+        raise InputError(f"{_the(raw.source)} has {_listed(more)}, which {like.source} does not have.")
+    if not raw.rows:
+        raise InputError(f"{_the(raw.source)} has no row of data.")
+    decided = dict(zip(names, decide(raw, asked, left & set(names), constant=True), strict=True))
+    for name, one in decided.items():
+        if name in asked and not one.kind:  # of a dtype that is no column of a table
+            raise InputError(f"Column {short(name)!r} of {raw.source} cannot be used: {one.why}.")
+    return pd.DataFrame({name: decided[name].values for name in asked})
+
+
 def typed(
     frame_or_array: Any,
     *,
