@@ -13,6 +13,7 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from mcloop.errors import InputError
 from mcloop.guard import guarded
+from mcloop.own.shell import score
 
 app = tyro.extras.SubcommandApp()
 _DESCRIPTION = "Self-consuming generative loops; `mcloop --version` says which mcloop this is."
@@ -122,8 +123,7 @@ def run(
     known = config.find(name)
     overrides = asked.overrides(set_, share, synthesizer=synthesizer, target=target, ignore=ignore, columns=columns)
     declared = config.load(known)
-    where = None if data is None else given(data)
-    settings = config.settle(known, declared, size, seeds, generations, overrides, seed, where)
+    settings = config.settle(known, declared, size, seeds, generations, overrides, seed, None if data is None else given(data))
     folder = out or Path("runs") / f"{known.name.replace('/', '-')}-{size}"
     from mcloop.experiment.pipeline import estimated, run_into, set_aside
     from mcloop.storage.checkpoints import Keep
@@ -134,8 +134,7 @@ def run(
             raise InputError(f"--{field} must be a whole number >= 1, not {value}.")
     keep_programs(cache)
     if estimate:
-        print(estimated(known, declared, settings, folder))
-        return
+        return print(estimated(known, declared, settings, folder))
     if not resume:
         set_aside(folder)
     print(run_into(folder, known, declared, settings, quiet, Keep(keep_last, keep_every)))
@@ -251,8 +250,7 @@ def translate(
             raise InputError("--paper must be given with --set and --to; `mcloop translate` alone shows the papers.")
         return dictionary.show_papers()
     given = dict(asked.one(text) for text in set_)
-    target = None if to is None else dictionary.find_paper(to)
-    dictionary.show(dictionary.translate(paper, given, n, generations), target)
+    dictionary.show(dictionary.translate(paper, given, n, generations), None if to is None else dictionary.find_paper(to))
 
 
 @app.command
@@ -280,6 +278,9 @@ def certify(
     from mcloop.experiment.certify import of_name_or_folder, show
 
     show(of_name_or_folder(target, size, dict(axis(text) for text in set_), damping, generations, seed, data))
+
+
+app.command(score)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -107,6 +107,7 @@ class Monitor:
         self._kernel: change.Kernel = found
         self._first: _Seen | None = None
         self._since: int | None = None
+        self.variances: list[tuple[float, float]] = []  # of every batch: total variance in the embedding, its standard error
         self._round = 0
 
     def update(self, batch: Any) -> Verdict:
@@ -125,6 +126,7 @@ class Monitor:
         found = own(lambda: self._measure(self._real, batch), "measure")
         measures = {name: float(x) for name, x in numbers(found, self._measure).items()}
         self._round = t
+        self.variances.append((float(seen.variances.sum()), seen.error))
         if self._first is None:
             self._first = seen
             words = "Round 1 is the first batch, which all later ones are compared with."
