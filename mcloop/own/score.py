@@ -170,7 +170,8 @@ def _is_text(path: Path) -> bool:
             first = json.loads(next((line for line in file if line.strip()), "null"))
     except (OSError, ValueError):  # the reader of tables says what is wrong
         return False
-    return isinstance(first, str) or (isinstance(first, dict) and len(first) == 1 and isinstance([*first.values()][0], str))
+    held = [*first.values()] if isinstance(first, dict) else [first]
+    return len(held) == 1 and isinstance(held[0], str)
 
 
 def _texts(path: Path) -> list[str]:
@@ -237,8 +238,8 @@ def _of_law(law: Decay | None, generations: int) -> list[str]:
             f"{value - 1:+.1%} a generation ({low - 1:+.1%} to {high - 1:+.1%})."
         ]
     return [
-        f"It is collapsing: diversity falls by {1 - value:.1%} a generation ({1 - high:.1%} to {1 - low:.1%}), a geometric law, "
-        f"which fits (p = {law.p:.2g}). By that law half of the first generation's is left at generation {law.half.value:.1f} "
+        f"It is collapsing: diversity falls by {1 - value:.1%} a generation ({1 - high:.1%} to {1 - low:.1%}), a geometric "
+        f"law, which fits (p = {law.p:.2g}). By it half of the first generation's is left at generation {law.half.value:.1f} "
         f"({law.half.low:.1f} to {law.half.high:.1f})."
     ]
 
@@ -249,7 +250,7 @@ def _of_share(lam: float, law: Decay | None) -> list[str]:
     bound = float(stationary_relative_error(lam))
     said = (
         f"The synthetic : real ratio is {lam:.3g}. Where the same real rows stay in every training set, the loss is bounded: "
-        f"the squared error is at most {bound:.3g} times that of a model of the real rows alone, after any number of generations."
+        f"the squared error is at most {bound:.3g} times that of a model of the real rows alone, in any generation."
     )
     falls = law is not None and law.fits and law.factor.high < 1
     more = (
