@@ -179,6 +179,11 @@ SLOW = {
     ),
     "test_lowering.py": ("test_every_loop_lowers_for_accelerators",),
     "test_mixed_tables.py": ("test_tables_that_scikit_learn_ships",),
+    "test_monitor.py": (
+        "test_a_loop_without_real_points_is_found_and_one_with_them_seldom",
+        "test_false_alarms_are_as_rare_as_stated",
+        "test_p_values_are_of_their_level",
+    ),
     "test_nearest_centroid.py": ("test_more_centroids_than_images",),
     "test_nets.py": (
         "test_a_network_is_pure",
@@ -268,6 +273,7 @@ SLOW = {
         "test_order_of_convergence",
         "test_the_cosine_schedule_is_that_of_diffusers",
     ),
+    "test_score.py": ("test_a_collapse_is_told_with_its_exit_code_and_as_json",),
     "test_stability.py": (
         "test_an_exact_sampler_pulls_by_the_fisher_information",
         "test_an_inexact_sampler_is_certified_at_its_own_fixed_point",
