@@ -183,6 +183,7 @@ SLOW = {
         "test_a_loop_without_real_points_is_found_and_one_with_them_seldom",
         "test_false_alarms_are_as_rare_as_stated",
         "test_p_values_are_of_their_level",
+        "test_the_interval_of_a_rate_holds_it",
     ),
     "test_nearest_centroid.py": ("test_more_centroids_than_images",),
     "test_nets.py": (
