@@ -268,7 +268,7 @@ TABLE = people(60, np.random.default_rng(14))
         (X, BAD, "batch is not finite at 1 of 40"),
         (X, X[:, :1], "batch has points of shape"),
         (X, "hello", "batch must be"),
-        (TABLE, TABLE.drop(columns="age"), "batch must have every column of the real table once, and has 0 of 'age'"),
+        (TABLE, TABLE.drop(columns="age"), "batch must have the columns of the real table, each once, and has 0 of 'age'"),
         (TABLE, TABLE.assign(more=1), "'more' besides"),
         (TABLE, TABLE.assign(age="old"), "batch must hold numbers in column 'age'"),
         (TABLE, TABLE.assign(age=np.inf), "finite or missing numbers in column 'age'"),
