@@ -27,6 +27,7 @@ assert swept["effective_lam"].sel(keep=0.5).values[0, 2] > swept["effective_lam"
 assert data["w2"].sizes == {"lam": 3, "gamma": 3, "seed": 1000, "generation": 100}
 assert runs["nll"].sizes == {"lam": 3, "seed": 4, "generation": 3}
 assert bool((runs["nll"] > 3.5).all())
+assert verdict.alarm and verdict.since == 3
 assert mine["variance_kept"].sizes == {"lam": 2, "seed": 3, "generation": 4}
 assert 0.5 < float(mine["variance_kept"].mean()) < 1.5
 assert 1.9 < found.low < 2 < found.high < 2.1
@@ -36,7 +37,7 @@ print("all ran")
 
 def test_snippets_run_from_a_file_outside_the_package(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     script = tmp_path / "snippets.py"
     script.write_text("\n".join(blocks) + AFTER)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 MOST = 50_000  # permutations of a round
 _LEAST = 999
@@ -110,8 +112,10 @@ def permutation_p(first: np.ndarray, batch: np.ndarray, kernel_: Kernel, least: 
         chosen = np.zeros((count, n + m))
         order = np.argpartition(rng.random((count, n + m)), n, axis=1)[:, :n]
         np.put_along_axis(chosen, order, 1.0, axis=1)
+        with _threads().limit(limits=1):  # no faster by more threads, which wait for each other on a busy machine
+            sums = chosen @ points
         # a tie counts as extreme, and rounding must not undo one
-        hits = statistics(chosen @ points) >= seen[:, None] - 1e-10
+        hits = statistics(sums) >= seen[:, None] - 1e-10
         for k in np.flatnonzero(np.isnan(p)):
             so_far = extreme[k] + np.cumsum(hits[k])
             if so_far[-1] >= _ENOUGH:
@@ -120,3 +124,8 @@ def permutation_p(first: np.ndarray, batch: np.ndarray, kernel_: Kernel, least: 
         drawn += count
     p = np.where(np.isnan(p), (extreme + 1) / (most + 1), p)
     return float(min(1.0, 2 * p.min()))
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all libraries that are loaded: once, and not a permutation
