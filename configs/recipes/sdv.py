@@ -109,4 +109,5 @@ experiment = Experiment(
     annotate=annotate,
     worse="up",
     neural=True,
+    quick=True,
 )

@@ -68,5 +68,6 @@ experiment = Experiment(
     annotate=annotate,
     worse="up",
     neural=True,
+    quick=True,
     gate={"frechet": Accept(0.1, 0.3)},
 )

@@ -104,4 +104,5 @@ experiment = Experiment(
     annotate=annotate,
     worse="up",
     neural=True,
+    quick=True,
 )

@@ -92,10 +92,7 @@ def _write(part: Shard, folder: Path, name: str) -> Shard:
         held = array.dtype.itemsize * len(part) * int(np.prod(array.shape[1:]))
         save(path, _pieces(part, key, digest), f"shard {path.name!r} ({size(held)})", "all generations before it are kept, and")
         files[key] = (path.name, digest.hexdigest())
-    mapped = {
-        key: np.load(folder / file, mmap_mode="r", allow_pickle=False, max_header_size=HEADER)
-        for key, (file, _) in files.items()
-    }
+    mapped = {key: _mapped(folder / file) for key, (file, _) in files.items()}
     return replace(part, values=mapped, rows=None, files=files)
 
 
