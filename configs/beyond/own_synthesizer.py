@@ -5,7 +5,8 @@ Claim: A synthesizer that is fitted on its own rows alone loses rare categories,
     columns together, generation by generation; where the real rows are kept among them, it loses a bounded part.
 Command: mcloop run beyond/own_synthesizer --data FILE --synthesizer package.module:factory
 Minutes: tiny 1, small 4, paper 40
-Expected: on scikit-learn's wines by a Gaussian copula: association_error grows under replace, and stays under augment
+Expected: at size small, on scikit-learn's wines, after 6 generations: the ties between columns are off by .156 (replace) and
+    .104 (augment) with a Gaussian copula, difference .052 +- .030, and by .130 and .068 with a copula a class, .062 +- .034
 """
 
 from functools import cache
@@ -80,7 +81,7 @@ def rows(path, columns, ignore, target) -> Rows:
 def wines(asked) -> MixedTable:
     from sklearn.datasets import load_wine
 
-    found = load_wine(as_frame=True)
+    found: Any = load_wine(as_frame=True)
     frame = found.frame.assign(grower=np.array(["first", "second", "third"])[found.target]).drop(columns="target")
     return typed(frame, source="scikit-learn wines", **{**asked, "target": asked["target"] or "grower"})
 
@@ -146,7 +147,7 @@ def notes(ds):
             )
             label = f"{regime}, {_share(lam)}" if regime == "augment" else regime
             said.append(f"**{label}**: after {ds.sizes['generation']} generations {words}.")
-    return [*said, *ds.attrs.get("remarks", []), f"Intervals are of 95 %, over {ds.sizes['seed']} seeds."]
+    return [*said, f"Intervals are of 95 %, over {ds.sizes['seed']} seeds."]
 
 
 def _answer(ds, lam) -> str:

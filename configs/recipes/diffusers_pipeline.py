@@ -11,6 +11,7 @@ Expected: of 600 digits, after 500 steps of training, a squared Frechet distance
 """
 
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -30,7 +31,8 @@ DIMS = 16  # principal components of the real digits, by which drawn ones are ju
 @cache
 def digits(count):
     """(n, 8, 8), in [0, 1]"""
-    return load_digits().images[:count].astype(np.float32) / 16
+    found: Any = load_digits()
+    return found.images[:count].astype(np.float32) / 16
 
 
 class Pipeline:

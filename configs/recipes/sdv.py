@@ -10,7 +10,7 @@ Expected: needs SDV (pip install "mcloop[sdv]"), and has not been run with it: t
 
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def rows(path) -> MixedTable:
         return read_table(path)
     from sklearn.datasets import load_wine
 
-    found = load_wine(as_frame=True)
+    found: Any = load_wine(as_frame=True)
     frame = found.frame.assign(grower=np.array(["first", "second", "third"])[found.target], old=found.frame.proline > 700)
     return typed(frame.drop(columns="target"), source="scikit-learn wines, 178 of them")
 

@@ -9,6 +9,8 @@ Expected: with 2 seeds, after 8 generations of replace the mixture's narrowest a
     drawn again: .90), and the kernel density has 1.35 times the real variance and a precision of .34; both first fits are good
 """
 
+from typing import Any
+
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -25,8 +27,8 @@ ARMS = {"replace": regimes.replace(), "accumulate": regimes.accumulate(), "augme
 @once
 def digits(count, dims):
     """The first `count` digits along their first principal components, each of which has variance one."""
-    images = load_digits().data
-    return PCA(int(dims), whiten=True, random_state=0).fit_transform(images)[: int(count)]
+    found: Any = load_digits()
+    return PCA(int(dims), whiten=True, random_state=0).fit_transform(found.data)[: int(count)]
 
 
 @once

@@ -12,7 +12,7 @@ Expected: on scikit-learn's wines with 2 seeds, association_error from .051 (rea
 import sys
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def rows(path) -> MixedTable:
         return read_table(path)
     from sklearn.datasets import load_wine
 
-    found = load_wine(as_frame=True)
+    found: Any = load_wine(as_frame=True)
     frame = found.frame.assign(grower=np.array(["first", "second", "third"])[found.target]).drop(columns="target")
     return typed(frame, source="scikit-learn wines, 178 of them")
 

@@ -166,7 +166,7 @@ def _array(real: np.ndarray) -> tuple[Encode, tuple[str, ...]]:
 
 def _flat(x: np.ndarray) -> np.ndarray:
     x = x.reshape(len(x), -1)
-    x = np.concatenate([x.real, x.imag], axis=1) if x.dtype.kind == "c" else x
+    x = np.concatenate([np.real(x), np.imag(x)], axis=1) if x.dtype.kind == "c" else x
     return x.astype(np.float64)
 
 
