@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The lowest versions that pyproject.toml allows, exactly: the quickstart and one tiny network must run with them.
+# The lowest versions that pyproject.toml allows, exactly: the quickstart, one tiny network and one table must run with them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
@@ -21,3 +21,4 @@ PYTHON
 cd "$work"
 "$work/venv/bin/mcloop" run quickstart --size tiny --quiet
 "$work/venv/bin/mcloop" run bertrand/toy_2d_two_moons --size tiny --quiet
+"$work/venv/bin/mcloop" run beyond/own_synthesizer --size tiny --quiet

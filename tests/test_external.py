@@ -74,7 +74,7 @@ def z_score(values, expected):
 @pytest.mark.parametrize("law", ["replace", "accumulate", "augment"])
 def test_a_gaussian_of_ten_lines_obeys_the_laws(law):
     """G1, A1 and B1 of the trace of the fitted covariance, from the moments of the real points."""
-    n, fits, replicas, lam = 20, 5, 120, 1.0
+    n, fits, replicas, lam = 20, 5, 80, 1.0
     model = mcloop.external(Gauss, X[:n])
     regime = {"replace": regimes.replace(), "accumulate": regimes.accumulate(), "augment": regimes.augment(lam)}[law]
     loop = make_loop(model, regime)
@@ -99,7 +99,7 @@ def test_a_gaussian_of_ten_lines_obeys_the_laws(law):
 
 def test_words_drift_as_wright_and_fisher_say():
     """D1: heterozygosity decays by 1 - 1/n a fit, here from the shares of the real words."""
-    n, fits, replicas = 24, 6, 150
+    n, fits, replicas = 24, 6, 80
     words = ["a", "b", "c"] * (n // 3)
     loop = make_loop(mcloop.external(Shares, words), regimes.replace())
     left = [1 - np.sum(walked(loop, seed, 1 + fits)[-1].params.held.model.shares ** 2) for seed in range(5000, 5000 + replicas)]
@@ -108,7 +108,7 @@ def test_words_drift_as_wright_and_fisher_say():
 
 def test_a_wrapped_mixture_is_its_own_loop():
     """scikit-learn's mixture, wrapped, against its own loop in a few lines: the same fall of the spread, over seeds."""
-    x, fits, replicas = np.concatenate([X[:30] - 3, X[30:] + 3]), 3, 40
+    x, fits, replicas = np.concatenate([X[:30] - 3, X[30:] + 3]), 3, 24
     loop = make_loop(mcloop.external(lambda: GaussianMixture(2), x), regimes.replace())
 
     def spread(model):
@@ -439,6 +439,26 @@ def test_the_names_of_the_field_are_known(name):
     drawn = model.sample(jax.random.key(0), loop.init(jax.random.key(0)).params, 7)
     shown = model.hosted.shown(drawn.take(np.arange(7)))
     assert list(shown.columns) == ["x", "city"] and shown.dtypes.equals(frame_of().dtypes)
+
+
+@pytest.mark.parametrize(("version", "named"), [("1.38.0", False), ("2.0.0", True)])
+def test_sdv_is_given_a_table_by_its_name_from_2_on(version, named, monkeypatch):
+    class Tool:
+        def __init__(self):
+            self.metadata = type("Metadata", (), {"tables": {"people": None}})()
+
+        def fit(self, rows):
+            assert (list(rows) == ["people"]) is named
+            self.rows = rows["people"] if named else rows
+
+        def sample(self, num_rows):
+            drawn = self.rows.sample(num_rows, replace=True)
+            return {"people": drawn} if named else drawn
+
+    Tool.__module__ = "sdv.single_table.copulas"
+    monkeypatch.setattr("mcloop.own.duck.metadata.version", lambda name: version)
+    states = walked(arms(mcloop.external(Tool, frame_of())), 0, 3)
+    assert list(states[-1].params.held.model.rows.columns) == ["x", "city"]
 
 
 def test_two_functions_are_enough():

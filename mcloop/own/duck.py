@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,8 +77,8 @@ def duck(make: Callable[[], Any] | None, fit: Callable | None, sample: Callable 
             if (call := fit) is not None:
                 given = own(lambda: call(model, points, **more), "fit")
                 return model if given is None else given
-            pair = isinstance(points, tuple)
-            own(lambda: getattr(model, fits)(*(points if pair else (points,)), **more), f"{what}.{fits}")
+            given = points if isinstance(points, tuple) else (_named(model, points),)
+            own(lambda: getattr(model, fits)(*given, **more), f"{what}.{fits}")
         return model
 
     def sample_(model, number: int, seed: int):
@@ -105,6 +106,14 @@ def _method(one: Any, names: tuple[str, ...], given: Callable | None, field: str
         f"{named[0].upper()}{named[1:]} has no method to {field} ({', '.join(names)}): give {field}=, a function of "
         f"{'(object, points)' if field == 'fit' else '(object, count)'}."
     )
+
+
+def _named(model: Any, points: Any) -> Any:
+    """A table by its name, which SDV's synthesizers ask for from 2.0 on; anything else as it is."""
+    kind = type(model)
+    if kind.__module__.split(".")[0] != "sdv" or int(metadata.version("sdv").split(".")[0]) < 2:
+        return points
+    return {next(iter(getattr(model.metadata, "tables", {"table": None}))): points}
 
 
 def _given(name: str | None, value: Any) -> dict[str, Any]:
