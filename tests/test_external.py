@@ -651,6 +651,16 @@ def test_what_is_not_finite_ends_the_loop_and_not_the_run(tmp_path):
     assert "is not finite at" in " ".join(ds.attrs["remarks"])
 
 
+def test_what_is_drawn_keeps_its_values():
+    """Of a real array of yes and no a generator may draw fractions, and counts: neither is rounded to yes."""
+    truths = np.array([[True], [False]] * 5)
+    for real, drawn in ((truths, 2.0), (truths, 0.5), (np.ones((9, 1), int), 1.5)):
+        body = drawn_from(lambda m, n, drawn=drawn: np.full((n, 1), drawn), real)
+        assert (body.take(np.arange(5))["x"] == drawn).all()
+    whole = drawn_from(lambda m, n: np.full((n, 1), 3.0), np.ones((9, 1), int))
+    assert whole.take(np.arange(5))["x"].dtype == int
+
+
 def test_a_measure_that_gives_no_number_is_told():
     loop = arms(mcloop.external(Gauss, X, lambda real, drawn: {"far": "very"}))
     with pytest.raises(OwnCodeError, match="far is a str"):
@@ -666,8 +676,7 @@ def test_closed_forms_say_that_there_are_none():
         loop.generation(jax.random.key(0), loop.init(jax.random.key(0)))
 
 
-def test_files_are_read_where_they_lie(tmp_path):
-    """A path in a message or in results is a file's name, never the folders that it is in."""
+def test_results_do_not_say_where_a_run_lies(tmp_path):
     ds = run(tmp_path / "secret", seeds=1, generations=2)
     assert "secret" not in str(ds.attrs) and not any(isinstance(v, Path) for v in ds.attrs.values())
 
@@ -675,3 +684,58 @@ def test_files_are_read_where_they_lie(tmp_path):
 def test_no_certificate_of_what_has_no_numbers_for_parameters(refused):
     with refused("No certificate: Gauss is a generator of your own"):
         mcloop.certify(arms(mcloop.external(Gauss, X)), jax.random.key(0))
+
+
+# -- tables as shards keep them
+
+
+def every_kind(n=40):
+    """A table with every kind of column that pandas has, with gaps and without."""
+    rng = np.random.default_rng(2)
+    half = n // 2
+    return pd.DataFrame(
+        {
+            "number": rng.normal(size=n),
+            "single": rng.normal(size=n).astype(np.float32),
+            "gaps": np.where(rng.random(n) < 0.3, np.nan, 1.5),
+            "whole": rng.integers(0, 9, n),
+            "byte": rng.integers(0, 9, n).astype(np.int8),
+            "whole with gaps": pd.array([1, None] * half, "Int64"),
+            "truth": rng.random(n) < 0.5,
+            "truth with gaps": pd.array([True, None] * half, "boolean"),
+            "truth as objects": pd.Series([True, None] * half, dtype=object),
+            "text": rng.choice(["x", "yé", ""], n),
+            "text with gaps": pd.array(["k", None] * half, "string"),
+            "category": pd.Categorical(rng.choice(["u", "v"], n), categories=["v", "u", "unused"]),
+            "ordered": pd.Categorical(["low", None] * half, categories=["low", "high"], ordered=True),
+            "numbers as categories": pd.Categorical(rng.choice([3, 7], n)),
+            "date": pd.date_range("2020", periods=n),
+            "date with a zone": pd.date_range("2020", periods=n, tz="Europe/Berlin"),
+            "date with gaps": pd.Series(pd.date_range("2020", periods=n)).where(np.arange(n) % 2 == 0),
+            "duration": pd.to_timedelta(np.arange(n), "s"),
+        }
+    )
+
+
+def test_every_kind_of_column_comes_back():
+    real = every_kind()
+    model = mcloop.external(lambda: None, real, fit=lambda model, rows: rows, sample=lambda rows, n: rows)
+    data, truth = model.observe(jax.random.key(0), None)
+    seen = model.fit(jax.random.key(1), truth, data)[0].held.model  # all of them, in another order
+    order = seen["number"].map({x: i for i, x in enumerate(real["number"])})
+    pd.testing.assert_frame_equal(seen.set_index(order).sort_index(), real, check_names=False, check_index_type=False)
+
+
+def test_what_a_generator_makes_of_a_column_is_kept():
+    real = every_kind()
+    drawn = real.astype({"category": object, "whole": float, "truth": float})
+    drawn["whole"] += 0.5
+    drawn["truth"] *= 0.5
+    drawn.loc[0, "category"] = "new"
+    model = mcloop.external(lambda: None, real, fit=lambda model, rows: 1, sample=lambda m, n: drawn)
+    data, truth = model.observe(jax.random.key(0), None)
+    body = model.sample(jax.random.key(0), model.fit(jax.random.key(1), truth, data)[0], len(real))
+    seen = model.hosted.shown(body.take(np.arange(len(real))))
+    assert sorted(seen["whole"]) == sorted(drawn["whole"]) and set(seen["truth"]) == {0.0, 0.5}
+    assert list(seen["category"].cat.categories) == ["v", "u", "unused", "new"]
+    assert (seen["category"] == "new").sum() == 1

@@ -24,6 +24,7 @@ from mcloop.models.tabular import ClassMixture, GaussianCopula
 from mcloop.own.external import external
 from mcloop.own.factory import factory
 from mcloop.own.floor import with_floor
+from mcloop.own.given_table import Given
 
 BUILT_IN = {"copula": GaussianCopula, "classes": ClassMixture}
 REGIMES = {
@@ -32,14 +33,6 @@ REGIMES = {
     "augment": lambda lam: regimes.augment(lam),
 }
 TEST_SHARE = 0.2
-
-
-class Given(NamedTuple):
-    """What `--data` names, which is read when it is known what its columns are to be."""
-
-    path: Path | None
-    source: str
-    remarks: list[str]
 
 
 class Rows(NamedTuple):
@@ -53,7 +46,7 @@ class Rows(NamedTuple):
 
 def load(path):
     """A table (CSV, Parquet, Feather, Excel, JSON lines or NPY) of numbers, categories, dates and gaps; without one, wines."""
-    return Given(path, "scikit-learn wines, 178 of them" if path is None else repr(Path(path).name), [])
+    return Given(path, "scikit-learn wines, 178 of them" if path is None else repr(Path(path).name))
 
 
 @cache

@@ -10,8 +10,7 @@ Expected: needs SDV (pip install "mcloop[sdv]"). With SDV 2.0 it was run at size
 """
 
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from mcloop.data.mixed import MixedTable, read_table, typed
 from mcloop.experiment import Experiment, Size, once
 from mcloop.own.external import external
 from mcloop.own.floor import with_floor
+from mcloop.own.given_table import given
 from mcloop.own.optional import optional
 
 ARMS = {"replace": regimes.replace(), "accumulate": regimes.accumulate(), "augment": regimes.augment(1.0)}
@@ -27,19 +27,9 @@ SYNTHESIZERS = {"copula": "GaussianCopulaSynthesizer", "ctgan": "CTGANSynthesize
 SDTYPES = {"number": "numerical", "integer": "numerical", "category": "categorical", "boolean": "boolean", "date": "datetime"}
 
 
-class Given(NamedTuple):
-    """The table that `--data` names, and what is said of it in the report."""
-
-    path: Path | None
-    source: str
-    remarks: tuple[str, ...]
-
-
 def load(path):
     """A table (CSV, Parquet, Feather, Excel, JSON lines or NPY) of numbers, categories, dates and gaps; without one, wines."""
-    table = rows(path)
-    dropped = [f"column {name} was left out: {why}" for name, why in table.dropped]
-    return Given(path, table.source, (*dropped, *table.remarks))
+    return given(path, rows(path))
 
 
 @cache

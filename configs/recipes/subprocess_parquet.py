@@ -11,8 +11,7 @@ Expected: on scikit-learn's wines with 2 seeds, association_error from .051 (rea
 
 import sys
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from mcloop.experiment import Experiment, Size, once
 from mcloop.own.command import Command
 from mcloop.own.external import external
 from mcloop.own.floor import with_floor
+from mcloop.own.given_table import given
 
 ARMS = {"replace": regimes.replace(), "accumulate": regimes.accumulate(), "augment": regimes.augment(1.0)}
 
@@ -44,19 +44,9 @@ pq.write_table(drawn, out)
 """
 
 
-class Given(NamedTuple):
-    """The table that `--data` names, and what is said of it in the report."""
-
-    path: Path | None
-    source: str
-    remarks: tuple[str, ...]
-
-
 def load(path):
     """A table (CSV, Parquet, Feather, Excel, JSON lines or NPY) of numbers, categories, dates and gaps; without one, wines."""
-    table = rows(path)
-    dropped = [f"column {name} was left out: {why}" for name, why in table.dropped]
-    return Given(path, table.source, (*dropped, *table.remarks))
+    return given(path, rows(path))
 
 
 @cache

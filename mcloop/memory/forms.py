@@ -23,13 +23,12 @@ class Form(NamedTuple):
         encode: (points, whose they are, in words) -> dict of arrays (n, ...). Raises InputError where they are of another form,
             Diverged where they hold what is no number, or nothing, and the real ones do not.
         decode: those arrays -> points.
-        columns: names of a table's columns, and of those that hold no numbers; () otherwise.
+        discrete: names of a table's columns that hold no numbers; () otherwise.
     """
 
     unit: str
     encode: Callable[[Any, str], Values]
     decode: Callable[[Values], Any]
-    columns: tuple[Any, ...] = ()
     discrete: tuple[Any, ...] = ()
 
 
@@ -67,9 +66,11 @@ def text_bytes(texts: list[str], where: str) -> np.ndarray:
 
 
 def word(name: Any) -> str:
+    """A column's name as a message shows it."""
     return one_line(repr(name), 60)
 
 
 def called(value: Any) -> str:
+    """What was given in place of points, as a message calls it: "a list", "nothing"."""
     name = type(value).__name__
     return "nothing" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

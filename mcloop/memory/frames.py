@@ -38,6 +38,11 @@ _KINDS = {"number": "numbers", "whole": "numbers", "boolean": "booleans", "date"
 
 
 def table(real: Any) -> Form:
+    """The form of a DataFrame of pandas, whose columns and dtypes drawn rows are to have.
+
+    Raises:
+        InputError: too many columns, two of one name, or one that holds what no row can keep.
+    """
     import pandas as pd
 
     if len(real.columns) > _COLUMNS:
@@ -84,7 +89,7 @@ def table(real: Any) -> Form:
         return frame
 
     discrete = tuple(column.name for column in columns if column.kind in ("text", "boolean"))
-    return Form("row", encode, decode, tuple(names), discrete)
+    return Form("row", encode, decode, discrete)
 
 
 def _as_frame(points: Any, names: list, whose: str) -> Any:
@@ -204,9 +209,9 @@ def _decode_column(kept: np.ndarray, column: _Column, empty: np.ndarray | None) 
         if empty is not None:
             values[empty] = None
         if isinstance(column.dtype, pd.CategoricalDtype):
-            new = sorted({str(v): v for v in texts if v not in column.dtype.categories}.values(), key=str)
-            used = [v for v in new if v in set(values.tolist())]
-            dtype = pd.CategoricalDtype([*column.dtype.categories, *used], column.dtype.ordered and not used)
+            held = pd.unique(values)  # where nothing is, an empty text stands that is no level
+            new = sorted((v for v in held if v is not None and v not in column.dtype.categories), key=str)
+            dtype = pd.CategoricalDtype([*column.dtype.categories, *new], column.dtype.ordered and not new)
             return pd.Series(values, dtype=dtype)
         return pd.Series(values, dtype=column.dtype)
     if column.kind in ("date", "duration"):
@@ -216,9 +221,9 @@ def _decode_column(kept: np.ndarray, column: _Column, empty: np.ndarray | None) 
         zone = getattr(column.dtype, "tz", None)
         return dates.dt.tz_localize("UTC").dt.tz_convert(zone).astype(column.dtype) if zone else dates.astype(column.dtype)
     if empty is not None and empty.any():
-        plain = pd.Series(kept.astype(object) if kept.dtype.kind == "b" else kept.astype(float))
-        plain[empty] = None if kept.dtype.kind == "b" else np.nan
-        return _cast(plain, column.dtype)
+        found = pd.Series(kept.astype(object) if kept.dtype.kind == "b" else kept.astype(float))
+        found[empty] = None if kept.dtype.kind == "b" else np.nan
+        return _cast(found, column.dtype)
     return _cast(pd.Series(kept), column.dtype)
 
 

@@ -69,13 +69,10 @@ def _array(real: Any) -> Form:
             raise InputError(f"{whose} has points of shape {given.shape[1:]}, and real ones have {shape}.")
         if not gaps and (bad := _missing(given).any(tuple(range(1, given.ndim)))).any():
             raise Diverged(f"{whose} is not finite at {int(bad.sum()):,} of {len(given):,} points")
-        if (
-            whole
-            and given.dtype.kind == "f"
-            and np.array_equal(given, np.round(given))
-            and np.abs(given).max(initial=0) < 2**53
-        ):
-            given = given.astype(found.dtype)
+        if whole and given.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):
+                same = given.astype(found.dtype)
+            given = same if np.array_equal(same, given) else given
         return {"x": given}
 
     return Form("row" if len(shape) == 1 else "point", encode, lambda values: values["x"])

@@ -58,7 +58,7 @@ def score(
     share: str | None = None,
     seed: int = 0,
 ) -> Scored:
-    """Scores generations; arguments as `command.score` has them.
+    """Scores generations; arguments as `shell.score` has them.
 
     Raises:
         InputError: a file cannot be read, or does not fit the real data, with its name; an option that does not apply.
